@@ -1,0 +1,49 @@
+"""The ledger: every claim, the article's verdict and the source's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from labsupport.claims.claim import Claim, load_claims
+from labsupport.claims.record import load_record
+from labsupport.claims.verdict import Rule, judge
+from labsupport.errors import LabError
+from labsupport.paths import CLAIMS, MEASUREMENTS
+
+NOT_YET = "not measured yet"
+
+
+def verdict_of(rule: Rule | None, folder: Path = MEASUREMENTS) -> str:
+    """The verdict a rule gives on the committed record, in a few words."""
+    if rule is None:
+        return NOT_YET
+    lab, name = rule.experiment.split("/")
+    try:
+        content = load_record(lab, name, folder=folder)
+    except LabError:
+        return NOT_YET
+    found = judge(rule, content["rows"])
+    if found.verdict == "inconclusive":
+        return f"inconclusive (could have seen {found.detectable:.2g})"
+    return found.verdict
+
+
+def ledger(
+    claims: Sequence[Claim] | None = None, folder: Path = MEASUREMENTS
+) -> list[dict[str, str]]:
+    """One row per claim: id, lab, sentence, verdict on article and source."""
+    rows = []
+    for claim in load_claims(CLAIMS) if claims is None else claims:
+        article = claim.note or verdict_of(claim.rule, folder)
+        source = verdict_of(claim.source_rule, folder) if claim.source_rule else article
+        rows.append(
+            {
+                "claim": claim.id,
+                "lab": claim.lab,
+                "sentence": claim.sentence,
+                "article": article,
+                "source": source,
+            }
+        )
+    return rows

@@ -1,0 +1,160 @@
+"""The `labs` command. Each command imports what it needs, so that help is quick."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Annotated
+
+import typer
+
+from labsupport.errors import LabError
+from labsupport.paths import ROOT
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Work on the labs, run them, record their experiments.",
+)
+
+
+@app.command("list")
+def list_labs() -> None:
+    """Show every lab and how far you are."""
+    from labsupport.exercise.progress import read_progress
+    from labsupport.workcopy import lab_titles
+
+    tried = read_progress().get("exercises", {})
+    for name, title in lab_titles().items():
+        prefix = f"{name[:2].lstrip('0') or '0'}{name[2:3].strip('_')}."
+        passed = [n for n, e in tried.items() if n.startswith(prefix) and e["passed"]]
+        state = f"  passed: {', '.join(passed)}" if passed else ""
+        typer.echo(f"{name:32} {title}{state}")
+
+
+@app.command("open")
+def open_lab(
+    lab: Annotated[str, typer.Argument(help="00, or a part of the name")] = "00",
+    new: Annotated[bool, typer.Option(help="a fresh copy beside yours")] = False,
+) -> None:
+    """Open your working copy of a lab in JupyterLab."""
+    from labsupport.workcopy import start_jupyter
+
+    raise typer.Exit(start_jupyter(lab, new=new))
+
+
+@app.command()
+def update(lab: Annotated[str, typer.Argument(help="00")] = "00") -> None:
+    """Show what changed in the course since you opened a lab."""
+    from labsupport.workcopy import update as changes
+
+    typer.echo(changes(lab))
+
+
+@app.command()
+def run(
+    labs: Annotated[list[str] | None, typer.Argument(help="all if none")] = None,
+    scale: Annotated[str | None, typer.Option(help="ci, cpu or gpu")] = None,
+    edition: Annotated[str, typer.Option(help="reader or solved")] = "reader",
+    again: Annotated[bool, typer.Option(help="start over")] = False,
+) -> None:
+    """Execute labs without a browser; goes on where it failed last time."""
+    from labsupport.run import run_labs
+
+    raise typer.Exit(run_labs(labs, scale=scale, edition=edition, again=again))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine can do, and what the labs will use."""
+    from labsupport.doctor import examine, scale_here
+
+    for finding in examine():
+        mark = "ok " if finding.good else "!! "
+        typer.echo(f"{mark} {finding.name:8} {finding.found:22} {finding.follows}")
+    typer.echo(f"\nScale that suits this machine: {scale_here()}")
+
+
+@app.command()
+def record(
+    lab: Annotated[str, typer.Argument(help="00")],
+    experiment: Annotated[str | None, typer.Argument(help="all if none")] = None,
+    scale: Annotated[str | None, typer.Option(help="ci, cpu or gpu")] = None,
+    seeds: Annotated[int | None, typer.Option(help="how many")] = None,
+) -> None:
+    """Record a lab's experiments into data/measurements; resumes by itself."""
+    from labsupport.claims.record import experiments_of
+    from labsupport.claims.record import record as run_experiment
+    from labsupport.settings import choose_scale
+
+    chosen = choose_scale(scale)
+    found = experiments_of(lab)
+    names = [item.name for item in found]
+    if experiment is not None and experiment not in names:
+        raise LabError(
+            f"Lab {lab} has no experiment {experiment!r}: use one of {', '.join(names)}."
+        )
+    for item in found:
+        if experiment in (None, item.name):
+            file = run_experiment(item, chosen, seeds)
+            typer.echo(f"Recorded in {file.relative_to(ROOT)}")
+
+
+@app.command()
+def claims() -> None:
+    """Print the ledger: every claim and what the record says of it."""
+    from labsupport.claims import ledger
+
+    for row in ledger():
+        typer.echo(f"{row['claim']:20} {row['lab']:6} {row['article']}")
+
+
+@app.command()
+def build(
+    labs: Annotated[list[str] | None, typer.Argument(help="all if none")] = None,
+    force: Annotated[bool, typer.Option(help="execute even if unchanged")] = False,
+) -> None:
+    """Make both editions of the notebooks from labs/src."""
+    from labsupport.build import build_labs
+
+    build_labs(labs, force=force)
+
+
+@app.command()
+def test(
+    everything: Annotated[
+        bool, typer.Option("--all", help="the slow tests and other scales too")
+    ] = False,
+) -> None:
+    """Run what CI runs: lint, types, unit, notebook and browser tests."""
+    from labsupport.build import NBVAL
+
+    python = [sys.executable, "-m"]
+    marks = [] if everything else ["-m", "not slow"]
+    steps = {
+        "Linting": [*python, "ruff", "check", "."],
+        "Checking the format": [*python, "ruff", "format", "--check", "."],
+        "Checking types": [*python, "mypy"],
+        "Testing the code": [*python, "pytest", *marks, "tests"],
+        "Comparing every notebook's outputs with a new run": [*python, *NBVAL],
+    }
+    failed = []
+    for title, command in steps.items():
+        typer.echo(f"{title} ...")
+        if subprocess.run(command, cwd=ROOT).returncode:
+            failed.append(title)
+    if failed:
+        raise LabError(f"Failed: {'; '.join(failed)}.")
+    typer.echo("Everything passed.")
+
+
+def main() -> None:
+    """Entry point: a LabError becomes one line and exit code 1."""
+    try:
+        app()
+    except LabError as error:
+        typer.echo(f"labs: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,213 @@
+"""Check an attempt: stop at the first failure and explain it.
+
+A check's message has four parts: what was asked, what came, the likely cause
+(found by comparing the attempt with the known wrong answers), and which hint
+to open next.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from labsupport.exercise.spec import Arguments, Exercise
+
+Check = Callable[[Callable[..., Any]], None]
+State = Literal["unsolved", "failed", "passed"]
+
+
+class CheckFailed(Exception):
+    """Raised inside a check: `asked` and `came` complete two sentences."""
+
+    def __init__(self, asked: str, came: str) -> None:
+        super().__init__(f"asked for {asked}, got {came}")
+        self.asked = asked
+        self.came = came
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a check, ready to be shown."""
+
+    state: State
+    message: str
+    step: str = ""
+    wrong: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.state == "passed"
+
+
+def show_values(value: Any) -> str:
+    """A tensor in one line, short enough for a message."""
+    if not isinstance(value, torch.Tensor):
+        text = repr(value)
+        return text if len(text) <= 80 else text[:77] + "..."
+    flat = value.detach().flatten().tolist()
+    numbers = ", ".join(f"{number:.4g}" for number in flat[:6])
+    dots = ", ..." if len(flat) > 6 else ""
+    return f"[{numbers}{dots}] of shape {tuple(value.shape)}"
+
+
+def expect_tensor(value: Any, shape: Sequence[int], dtype: torch.dtype) -> None:
+    """Fail unless `value` is a tensor of this shape and dtype."""
+    asked = f"a tensor of shape {tuple(shape)} and dtype {dtype}"
+    if not isinstance(value, torch.Tensor):
+        raise CheckFailed(asked, f"{type(value).__name__}: {show_values(value)}")
+    if tuple(value.shape) != tuple(shape) or value.dtype != dtype:
+        raise CheckFailed(asked, f"shape {tuple(value.shape)}, dtype {value.dtype}")
+
+
+def expect_close(
+    value: Any, wanted: torch.Tensor, asked: str, tolerance: float = 1e-5
+) -> None:
+    """Fail unless `value` equals `wanted` to a relative and absolute tolerance."""
+    if not isinstance(value, torch.Tensor):
+        raise CheckFailed(f"{asked}, a tensor", show_values(value))
+    same = value.shape == wanted.shape and torch.allclose(
+        value.double(), wanted.double(), rtol=tolerance, atol=tolerance, equal_nan=True
+    )
+    if not same:
+        raise CheckFailed(f"{asked} = {show_values(wanted)}", show_values(value))
+
+
+def same_as(
+    ours: Callable[..., Any], probes: Callable[[], Sequence[Arguments]]
+) -> Check:
+    """A check that compares with our solution on random inputs."""
+
+    def check(candidate: Callable[..., Any]) -> None:
+        for arguments in probes():
+            wanted = ours(*_copies(arguments))
+            expect_close(candidate(*_copies(arguments)), wanted, "the reference")
+
+    return check
+
+
+def same_gradient(
+    ours: Callable[..., Any], probes: Callable[[], Sequence[Arguments]]
+) -> Check:
+    """A check that compares the gradient of every floating-point argument.
+
+    The cotangent is random: summing a normalised output would have a gradient
+    of zero whatever the function does.
+    """
+
+    def check(candidate: Callable[..., Any]) -> None:
+        for arguments in probes():
+            mine = _gradients(candidate, arguments)
+            wanted = _gradients(ours, arguments)
+            for number, (got, right) in enumerate(zip(mine, wanted, strict=True), 1):
+                asked = f"the gradient of argument {number}"
+                expect_close(got, right, asked, tolerance=1e-4)
+
+    return check
+
+
+def run_checks(exercise: Exercise, candidate: Callable[..., Any]) -> Verdict:
+    """Run an exercise's checks on a candidate; never raises."""
+    step = ""
+    try:
+        for name, check in exercise.checks:
+            step = name
+            check(_refuse_none(candidate))
+    except NotImplementedError:
+        return Verdict("unsolved", "Not attempted yet.")
+    except CheckFailed as failure:
+        what = f"Asked: {failure.asked}.\nYours: {failure.came}."
+    except Exception as error:
+        what = f"Your function raised {type(error).__name__}: {error}{_line(error)}."
+    else:
+        return Verdict("passed", f"All {len(exercise.checks)} checks passed.")
+    cause, hint, name = likely_cause(exercise, candidate)
+    lines = [f"Failed at: {step}.", what]
+    if cause:
+        lines.append(f"Likely cause: {cause}")
+    lines.append(f"Next: open hint {hint} of {len(exercise.hints)}.")
+    return Verdict("failed", "\n".join(lines), step, name)
+
+
+def likely_cause(
+    exercise: Exercise, candidate: Callable[..., Any]
+) -> tuple[str, int, str]:
+    """The known wrong answer that computes what the candidate computes.
+
+    Returns:
+        its cause, the number of its hint and its name; ("", 1, "") if none.
+    """
+    outcomes = [_outcome(candidate, probe) for probe in exercise.probes()]
+    for wrong in exercise.wrong:
+        others = [_outcome(wrong.function, probe) for probe in exercise.probes()]
+        if all(map(_alike, outcomes, others)):
+            return wrong.cause, wrong.hint, wrong.name
+    return "", 1, ""
+
+
+def _refuse_none(candidate: Callable[..., Any]) -> Callable[..., Any]:
+    """A stub that returns None counts as not attempted."""
+
+    def called(*arguments: Any, **named: Any) -> Any:
+        value = candidate(*arguments, **named)
+        if value is None:
+            raise NotImplementedError
+        return value
+
+    return called
+
+
+def _copies(arguments: Arguments) -> Arguments:
+    """Fresh tensors, so that an attempt that works in place spoils nothing."""
+    return tuple(
+        a.detach().clone() if isinstance(a, torch.Tensor) else a for a in arguments
+    )
+
+
+def _gradients(
+    function: Callable[..., Any], arguments: Arguments
+) -> list[torch.Tensor]:
+    leaves = tuple(
+        a.requires_grad_()
+        if isinstance(a, torch.Tensor) and a.is_floating_point()
+        else a
+        for a in _copies(arguments)
+    )
+    output = function(*leaves)
+    if not output.requires_grad:
+        raise CheckFailed("an output that depends on its inputs", "no gradient at all")
+    generator = torch.Generator().manual_seed(7)
+    cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float32)
+    output.backward(cotangent.to(output))
+    return [
+        torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        for leaf in leaves
+        if isinstance(leaf, torch.Tensor) and leaf.requires_grad
+    ]
+
+
+def _outcome(function: Callable[..., Any], arguments: Arguments) -> Any:
+    try:
+        return function(*_copies(arguments))
+    except Exception as error:
+        return type(error)
+
+
+def _alike(mine: Any, theirs: Any) -> bool:
+    if isinstance(mine, torch.Tensor) and isinstance(theirs, torch.Tensor):
+        if mine.shape != theirs.shape:
+            return False
+        a, b = mine.detach().double(), theirs.detach().double()
+        return torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+    return type(mine) is type(theirs) and bool(mine == theirs)
+
+
+def _line(error: Exception) -> str:
+    """The line of the reader's own cell where an exception was raised."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if "ipykernel_" in frame.filename or frame.filename.startswith("<ipython"):
+            return f" (line {frame.lineno} of your cell: {frame.line})"
+    return ""

@@ -1,0 +1,56 @@
+"""What an exercise is, apart from the reader's attempt at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Arguments = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A mistake that readers make, so that a check can name it.
+
+    Attributes:
+        name: a short handle, used by the tests of the checks.
+        function: computes what that mistake computes.
+        cause: one sentence: what the mistake is.
+        hint: the number of the hint that puts it right (from 1).
+    """
+
+    name: str
+    function: Callable[..., Any]
+    cause: str
+    hint: int
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: our solution, the checks in order, hints, known mistakes.
+
+    Attributes:
+        id: "0.1", as in the notebook's header.
+        title: what is to be written.
+        minutes: how long it takes someone who sees it for the first time.
+        difficulty: 1 to 3.
+        ours: the solution that later cells use until the reader's passes. It
+            has to be importable, since `%%torchrun` cells import it on ranks.
+        checks: pairs of a name and a function of the candidate that raises
+            `CheckFailed`; run in order, the first failure ends the check.
+        probes: argument tuples on which a candidate is compared with the
+            wrong answers, to find the likely cause of a failure.
+        wrong: the mistakes known so far.
+        hints: from a nudge to nearly the answer.
+    """
+
+    id: str
+    title: str
+    minutes: int
+    difficulty: int
+    ours: Callable[..., Any]
+    checks: Sequence[tuple[str, Callable[[Callable[..., Any]], None]]]
+    probes: Callable[[], Sequence[Arguments]]
+    wrong: Sequence[WrongAnswer]
+    hints: Sequence[str]

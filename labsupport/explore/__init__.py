@@ -1,0 +1,7 @@
+"""Explorers: a pure function from parameters to a picture, plus its controls."""
+
+from labsupport.explore.control import Control, choose, slide
+from labsupport.explore.explorer import Explorer, View
+from labsupport.explore.show import show_figure
+
+__all__ = ["Control", "Explorer", "View", "choose", "show_figure", "slide"]

@@ -1,0 +1,71 @@
+"""Lab 00: stub, solution and every known wrong answer give the right message."""
+
+import pytest
+import torch
+
+from labs.lab_00.exercises import EXERCISES, rms_norm
+from labsupport.exercise import run_checks
+
+(RMS_NORM,) = EXERCISES
+NAMES = [wrong.name for wrong in RMS_NORM.wrong]
+
+
+def test_stub_is_not_attempted():
+    def stub(x_BTD, weight_D, eps=1e-6):
+        raise NotImplementedError
+
+    assert run_checks(RMS_NORM, stub).state == "unsolved"
+    assert run_checks(RMS_NORM, lambda x, w, eps=0: None).state == "unsolved"
+
+
+def test_solution_passes_whichever_way_it_is_written():
+    def another(x_BTD, weight_D, eps=1e-6):
+        root = ((x_BTD * x_BTD).sum(-1, True) / x_BTD.shape[-1] + eps).sqrt()
+        return weight_D * (x_BTD / root)
+
+    assert run_checks(RMS_NORM, rms_norm).passed
+    assert run_checks(RMS_NORM, another).passed
+    assert run_checks(RMS_NORM, torch_rms_norm).passed
+
+
+def torch_rms_norm(x_BTD, weight_D, eps=1e-6):
+    return torch.nn.functional.rms_norm(x_BTD, (x_BTD.shape[-1],), weight_D, eps)
+
+
+@pytest.mark.parametrize("wrong", RMS_NORM.wrong, ids=NAMES)
+def test_a_known_mistake_is_named(wrong):
+    verdict = run_checks(RMS_NORM, wrong.function)
+    assert verdict.state == "failed"
+    assert verdict.wrong == wrong.name
+    assert wrong.cause in verdict.message
+    assert f"open hint {wrong.hint} of 3" in verdict.message
+
+
+def test_an_unknown_mistake_still_says_what_was_asked_and_what_came():
+    verdict = run_checks(RMS_NORM, lambda x, w, eps=0: rms_norm(x, w) * 1.5)
+    assert verdict.state == "failed"
+    assert "Asked:" in verdict.message
+    assert "Yours:" in verdict.message
+    assert "Likely cause" not in verdict.message
+
+
+def test_a_detached_output_fails_at_the_gradient():
+    verdict = run_checks(RMS_NORM, lambda x, w, eps=1e-6: rms_norm(x, w, eps).detach())
+    assert verdict.step == "gradients against the reference"
+
+
+def test_working_in_place_is_judged_by_its_result():
+    def in_place(x_BTD, weight_D, eps=1e-6):
+        x_BTD *= 2
+        return x_BTD
+
+    assert run_checks(RMS_NORM, in_place).state == "failed"
+
+
+def test_a_wrong_signature_is_explained():
+    verdict = run_checks(RMS_NORM, lambda x: x)
+    assert "raised TypeError" in verdict.message
+
+
+def test_every_hint_is_reached_by_some_mistake():
+    assert {wrong.hint for wrong in RMS_NORM.wrong} == {1, 2, 3}
