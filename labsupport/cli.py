@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Annotated
@@ -92,8 +93,9 @@ def record(
     found = experiments_of(lab)
     names = [item.name for item in found]
     if experiment is not None and experiment not in names:
+        known = ", ".join(names)
         raise LabError(
-            f"Lab {lab} has no experiment {experiment!r}: use one of {', '.join(names)}."
+            f"Lab {lab} has no experiment {experiment!r}: use one of {known}."
         )
     for item in found:
         if experiment in (None, item.name):
@@ -151,6 +153,9 @@ def test(
 
 def main() -> None:
     """Entry point: a LabError becomes one line and exit code 1."""
+    # Threads that wait by spinning make two processes on two cores ten times
+    # slower. Read once, when torch is loaded; kernels and ranks inherit it.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except LabError as error:

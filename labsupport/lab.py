@@ -15,6 +15,8 @@ from IPython.core.getipython import get_ipython
 import kernels
 from labsupport.claims.beliefs import ask_beliefs
 from labsupport.claims.provenance import usable_cores
+from labsupport.course_map import map_figure, map_sentence, passed_labs
+from labsupport.doctor import examine
 from labsupport.errors import LabError
 from labsupport.exercise import progress
 from labsupport.exercise.function import ExerciseFunction
@@ -153,6 +155,19 @@ class Lab:
     def explore(self, draw: Callable[..., View], **controls: Control) -> None:
         """Join a function with controls; see `labsupport.explore`."""
         Explorer(draw, **controls).show()
+
+    # --- where am I, and on what -------------------------------------------
+
+    def show_map(self) -> None:
+        """The course as a map; labs with a passed exercise are green."""
+        passed = passed_labs()
+        show_figure(map_figure(passed), map_sentence(passed))
+
+    def show_doctor(self) -> None:
+        """What this machine can do, as `labs doctor` says it."""
+        for finding in examine():
+            mark = "ok" if finding.good else "!!"
+            print(f"{mark} {finding.name:7} {finding.found:14} {finding.follows}")
 
     # --- inside ------------------------------------------------------------
 

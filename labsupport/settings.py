@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass
-from typing import Literal, TypeVar, cast, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def choose_scale(parameter: str | None = None) -> Scale:
         raise LabError(
             f"Unknown scale {name!r} (from {origin}): use one of {', '.join(SCALES)}."
         )
-    return cast(Scale, name)
+    return name
 
 
 def choose_settings(

@@ -45,7 +45,11 @@ def probes() -> Sequence[tuple[Tensor, Tensor]]:
     """Random inputs: a plain one, a large one, one token, one channel count odd."""
     g = torch.Generator().manual_seed(0)
     draws = []
-    for shape, scale in [((2, 3, 8), 1.0), ((1, 5, 4), 30.0), ((2, 1, 7), 0.1)]:
+    for shape, scale in [
+        ((2, 3, 8), 1.0),
+        ((1, 5, 4), 30.0),
+        ((2, 1, 7), 0.1),
+    ]:
         x_BTD = scale * torch.randn(shape, generator=g) + 0.5 * scale
         weight_D = 0.5 + torch.rand(shape[-1], generator=g)
         draws.append((x_BTD, weight_D))
@@ -66,7 +70,9 @@ def check_by_hand(candidate: Callable[..., Any]) -> None:
 
 def check_zeros(candidate: Callable[..., Any]) -> None:
     came = candidate(torch.zeros(1, 1, 4), torch.ones(4))
-    expect_close(came, torch.zeros(1, 1, 4), "an all-zero token, kept finite by eps,")
+    expect_close(
+        came, torch.zeros(1, 1, 4), "an all-zero token, kept finite by eps,"
+    )
 
 
 def check_causal(candidate: Callable[..., Any]) -> None:
@@ -86,7 +92,9 @@ def check_causal(candidate: Callable[..., Any]) -> None:
 WRONG = (
     WrongAnswer(
         "time axis",
-        lambda x, w, eps=EPS: x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + eps) * w,
+        lambda x, w, eps=EPS: (
+            x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + eps) * w
+        ),
         "the mean runs over time (dim 1), so each token sees the future; "
         "it has to run over the channels of one token (dim -1).",
         2,
@@ -100,7 +108,9 @@ WRONG = (
     ),
     WrongAnswer(
         "sum",
-        lambda x, w, eps=EPS: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + eps) * w,
+        lambda x, w, eps=EPS: (
+            x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + eps) * w
+        ),
         "a sum where a mean is meant: that scales each token to length 1, not to "
         "root mean square 1.",
         1,
@@ -119,13 +129,17 @@ WRONG = (
     ),
     WrongAnswer(
         "no weight",
-        lambda x, w, eps=EPS: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps),
+        lambda x, w, eps=EPS: (
+            x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+        ),
         "the learned weight is missing.",
         3,
     ),
     WrongAnswer(
         "no eps",
-        lambda x, w, eps=EPS: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)) * w,
+        lambda x, w, eps=EPS: (
+            x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)) * w
+        ),
         "without eps an all-zero token gives 0 / 0.",
         3,
     ),
@@ -143,7 +157,10 @@ EXERCISES = (
             ("a token by hand", check_by_hand),
             ("an all-zero token", check_zeros),
             ("random inputs against the reference", same_as(rms_norm, probes)),
-            ("gradients against the reference", same_gradient(rms_norm, probes)),
+            (
+                "gradients against the reference",
+                same_gradient(rms_norm, probes),
+            ),
             ("no token sees another", check_causal),
         ),
         probes=lambda: [*probes(), (torch.zeros(1, 1, 4), torch.ones(4))],

@@ -57,12 +57,10 @@ def load_claim(claim_id: str, folder: Path = CLAIMS) -> Claim:
         raise LabError(f"Unknown claim {claim_id!r}: use one of {known}.")
     try:
         content: dict[str, Any] = tomllib.loads(file.read_text())
-        rules = {
-            name: Rule(**content.pop(name))
-            for name in ("rule", "source_rule")
-            if name in content
-        }
-        claim = Claim(**content, **rules)
+        for name in ("rule", "source_rule"):
+            if name in content:
+                content[name] = Rule(**content[name])
+        claim = Claim(**content)
     except (tomllib.TOMLDecodeError, TypeError, ValueError) as error:
         raise LabError(f"data/claims/{file.name} is malformed: {error}.") from error
     if claim.id != claim_id:

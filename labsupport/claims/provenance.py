@@ -44,13 +44,17 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def origin_words(origin: dict[str, Any]) -> str:
+    """Machine, versions, commit and date of a record, in one line."""
+    return (
+        f"{origin['machine']}, torch {origin['torch']}, "
+        f"commit {origin['commit'][:9]}, {origin['date']}"
+    )
+
+
 def caption(origin: dict[str, Any]) -> str:
     """The line under every recorded figure."""
-    return (
-        f"Recorded on {origin['machine']}, torch {origin['torch']}, "
-        f"commit {origin['commit'][:9]}, {origin['date']}; "
-        "not measured on your machine."
-    )
+    return f"Recorded on {origin_words(origin)}; not measured on your machine."
 
 
 def commit() -> str:

@@ -1,0 +1,1 @@
+"""What the labs train on: a text corpus, and synthetic tasks with verifiers."""

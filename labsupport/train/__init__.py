@@ -1,0 +1,31 @@
+"""The training loop of the labs.
+
+`recipe` says how the weights move, `loop` does one step after the other,
+`run` holds what came of it, `live` shows it, `checkpoint` keeps it on disk
+(`keeper`: as long as the disk allows), `interrupt` stops it, and `session` puts
+these together as `train`.
+"""
+
+from labsupport.train.checkpoint import (
+    checkpoint_file,
+    load_checkpoint,
+    save_checkpoint,
+)
+from labsupport.train.loop import StepResult, mean_loss, training_steps
+from labsupport.train.recipe import Recipe, make_optimizer
+from labsupport.train.run import Band, Run
+from labsupport.train.session import train
+
+__all__ = [
+    "Band",
+    "Recipe",
+    "Run",
+    "StepResult",
+    "checkpoint_file",
+    "load_checkpoint",
+    "make_optimizer",
+    "mean_loss",
+    "save_checkpoint",
+    "train",
+    "training_steps",
+]

@@ -1,0 +1,81 @@
+"""The picture of a training run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from labsupport.explore.style import BLUE, RECORDED, VERMILION, template
+from labsupport.train.run import Band
+
+LOSS, VALIDATION, SPREAD = "training loss", "validation loss", "recorded spread"
+
+
+def curves(
+    metrics: Sequence[Mapping[str, float]], most: int = 0
+) -> dict[str, tuple[list[float], list[float]]]:
+    """The x and y of each line; at most about `most` loss points, 0 for all."""
+    stride = 1 + len(metrics) // most if most else 1
+    # Counted from the end, so that the newest point is always there.
+    shown = metrics[::-1][::stride][::-1]
+    checked = [row for row in metrics if not math.isnan(row["validation"])]
+    return {
+        LOSS: ([row["step"] for row in shown], [row["loss"] for row in shown]),
+        VALIDATION: (
+            [row["step"] for row in checked],
+            [row["validation"] for row in checked],
+        ),
+    }
+
+
+def loss_figure(
+    metrics: Sequence[Mapping[str, float]], title: str, band: Band | None = None
+) -> go.Figure:
+    """A plain figure: training loss, validation loss, recorded spread.
+
+    The lines differ in dash and marker as well as in colour.
+    """
+    figure = go.Figure()
+    if band is not None:
+        figure.add_scatter(
+            name=SPREAD,
+            x=[*band.steps, *reversed(band.steps)],
+            y=[*band.high, *reversed(band.low)],
+            fill="toself",
+            fillcolor=RECORDED,
+            line={"width": 0},
+            hoverinfo="skip",
+        )
+        figure.add_annotation(
+            text=f"grey: recorded on {band.recorded_on}",
+            xref="paper",
+            yref="paper",
+            x=1,
+            y=1,
+            xanchor="right",
+            showarrow=False,
+            font={"size": 11},
+        )
+    lines = curves(metrics)
+    x, y = lines[LOSS]
+    figure.add_scatter(
+        name=LOSS, x=x, y=y, mode="lines", line={"color": BLUE, "width": 1.5}
+    )
+    x, y = lines[VALIDATION]
+    figure.add_scatter(
+        name=VALIDATION,
+        x=x,
+        y=y,
+        mode="lines+markers",
+        line={"color": VERMILION, "dash": "dash"},
+        marker={"symbol": "diamond", "size": 7},
+    )
+    figure.update_layout(
+        title=title,
+        template=template(),
+    )
+    figure.update_xaxes(title_text="step", rangemode="tozero")
+    figure.update_yaxes(title_text="loss (nats per token)")
+    return figure

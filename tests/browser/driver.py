@@ -1,0 +1,139 @@
+"""Drive a notebook in JupyterLab as a person does, waiting on conditions only.
+
+Cells are named by their id. JupyterLab hands out its application object
+(`--expose-app-in-browser`), which tells where a cell is and whether it runs;
+clicks, keys and what is seen go through the page itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page
+
+PATIENCE = 60_000  # milliseconds that any one condition may take
+
+# Other notebooks stay on the page, hidden behind the current tab.
+CELLS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell"
+PANEL = "window.jupyterapp.shell.currentWidget"
+READY = f"""() => {{
+  const panel = window.jupyterapp && {PANEL};
+  return !!(panel && panel.sessionContext && panel.content.widgets.length
+    && panel.sessionContext.isReady
+    && panel.sessionContext.session?.kernel?.status === 'idle');
+}}"""
+# A cell that runs or waits for its turn shows [*]. The kernel's status is not
+# enough: it says "idle" whenever a widget's message was answered meanwhile.
+IDLE = f"""() => {{
+  const panel = {PANEL};
+  const busy = panel.content.widgets.some(
+    cell => cell.model.type === 'code' && cell.promptNode?.textContent === '[*]:');
+  return !busy && panel.sessionContext.session?.kernel?.status === 'idle';
+}}"""
+PLACE = f"id => {PANEL}.content.widgets.findIndex(cell => cell.model.id === id)"
+SELECT = f"place => {{ {PANEL}.content.activeCellIndex = place; }}"
+# No `return`: the promise would make the page wait for the cell's end.
+COMMAND = "name => { window.jupyterapp.commands.execute(name); }"
+COUNT = f"""id => {PANEL}.content.widgets
+  .find(cell => cell.model.id === id).model.executionCount"""
+PROMPT = f"""id => {PANEL}.content.widgets
+  .find(cell => cell.model.id === id).promptNode.textContent"""
+
+
+@dataclass
+class NotebookPage:
+    """One notebook, open in JupyterLab.
+
+    Attributes:
+        page: playwright's page.
+        path: the notebook on disk.
+    """
+
+    page: Page
+    path: Path
+
+    def wait(self, script: str, argument: Any = None) -> None:
+        """Wait until a JavaScript function returns something true."""
+        self.page.wait_for_function(script, arg=argument, timeout=PATIENCE)
+
+    def wait_ready(self) -> None:
+        """Wait until the notebook is shown and its kernel answers."""
+        self.wait(READY)
+
+    def wait_idle(self) -> None:
+        """Wait until no cell runs or waits for its turn."""
+        self.wait(IDLE)
+
+    def cell(self, cell_id: str) -> Locator:
+        """The cell on the page."""
+        place = self.page.evaluate(PLACE, cell_id)
+        assert place >= 0, f"no cell {cell_id} in {self.path.name}"
+        return self.page.locator(CELLS).nth(place)
+
+    def output(self, cell_id: str) -> Locator:
+        """What a cell shows below its code; empty before it has run."""
+        return self.cell(cell_id).locator(".jp-OutputArea-output")
+
+    def start(self, cell_id: str) -> None:
+        """Run a cell and wait only until it is running or done."""
+        before = self.page.evaluate(COUNT, cell_id)
+        self.page.evaluate(SELECT, self.page.evaluate(PLACE, cell_id))
+        self.page.evaluate(COMMAND, "notebook:run-cell")
+        changed = f"""([id, before]) => ({PROMPT})(id) === '[*]:'
+          || ({COUNT})(id) !== before"""
+        self.wait(changed, [cell_id, before])
+
+    def run(self, cell_id: str) -> None:
+        """Run a cell to its end."""
+        self.start(cell_id)
+        self.wait_idle()
+
+    def run_all(self) -> None:
+        """Run > Run All Cells, to the end of the last one."""
+        self.page.evaluate(COMMAND, "notebook:run-all-cells")
+        # The last cell gets its [*] at once, in the same turn as the first.
+        self.wait(f"() => !({IDLE})()")
+        self.wait_idle()
+
+    def errors(self) -> list[str]:
+        """Every error output on the page."""
+        red = self.page.locator(
+            "[data-mime-type='application/vnd.jupyter.stderr'], "
+            "[data-mime-type='application/vnd.jupyter.error']"
+        )
+        return red.all_inner_texts()
+
+    def move_slider(self, cell_id: str, steps: int, number: int = 0) -> None:
+        """Move a cell's slider with the arrow keys, to the left if negative."""
+        handle = self.output(cell_id).locator(".noUi-handle").nth(number)
+        handle.focus()
+        for _ in range(abs(steps)):
+            handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
+
+    def plot_data(self, cell_id: str, trace: int = 0) -> list[float]:
+        """The y values that a cell's plotly figure shows now."""
+        figure = self.output(cell_id).locator(".js-plotly-plot").first
+        figure.wait_for(timeout=PATIENCE)
+        return figure.evaluate("(plot, trace) => Array.from(plot.data[trace].y)", trace)
+
+    def wait_plot(self, cell_id: str, condition: str, trace: int = 0) -> None:
+        """Wait until `condition`, JavaScript over the array y, holds."""
+        self.output(cell_id).locator(".js-plotly-plot").first.wait_for(timeout=PATIENCE)
+        self.wait(
+            f"""([place, trace]) => {{
+              const cell = document.querySelectorAll('{CELLS}')[place];
+              const plot = cell.querySelector('.js-plotly-plot');
+              const y = plot && plot.data && Array.from(plot.data[trace].y);
+              return !!y && ({condition});
+            }}""",
+            [self.page.evaluate(PLACE, cell_id), trace],
+        )
+
+    def save(self) -> None:
+        """File > Save, waited for."""
+        self.page.evaluate(
+            "() => window.jupyterapp.commands.execute('docmanager:save')"
+        )
+        self.wait(f"() => !{PANEL}.context.model.dirty")

@@ -1,0 +1,70 @@
+"""The `labs` command says in one line what is wrong, and exits non-zero."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from labsupport.course_map import STOPS, map_sentence
+from labsupport.doctor import examine
+
+
+def labs(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", "from labsupport.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["record", "77"], "Lab '77' has no experiments to record."),
+        (["run", "--scale", "huge"], "Unknown scale 'huge'"),
+        (["run", "77"], "77"),
+        (["open", "77"], "77"),
+        (["record", "00", "moon"], "has no experiment 'moon'"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_bad_exit(arguments, sentence, tmp_path):
+    answer = labs(*arguments, LABS_HOME=str(tmp_path))
+    assert answer.returncode != 0
+    assert sentence in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in answer.stderr
+
+
+def test_list_names_lab_00(tmp_path):
+    answer = labs("list", LABS_HOME=str(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    assert "00_start_here" in answer.stdout
+
+
+def test_claims_prints_the_ledger():
+    answer = labs("claims")
+    assert answer.returncode == 0, answer.stderr
+    assert len(answer.stdout.splitlines()) == 35
+
+
+def test_doctor_looks_at_what_labs_need(tmp_path):
+    answer = labs("doctor", LABS_HOME=str(tmp_path))
+    assert answer.returncode == 0, answer.stderr
+    for name in ("cores", "memory", "GPU", "Triton", "my_labs"):
+        assert name in answer.stdout
+
+
+def test_doctor_reports_a_folder_it_cannot_write(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LABS_HOME", str(tmp_path / "file" / "below"))
+    (folder,) = [f for f in examine() if f.name == "my_labs"]
+    assert not folder.good
+
+
+def test_the_map_only_needs_labs_that_come_before():
+    names = [stop.name for stop in STOPS]
+    for stop in STOPS:
+        assert all(names.index(need) < names.index(stop.name) for need in stop.needs)
+    assert "You have passed exercises in 00." in map_sentence({"00"})

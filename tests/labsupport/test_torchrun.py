@@ -1,0 +1,418 @@
+"""Whole runs of `%%torchrun` cells, in IPython's own shell.
+
+No test sleeps for a fixed time: cells and tests tell each other by files that
+something has happened. Every test ends with no process of its run left.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from IPython.core.interactiveshell import InteractiveShell
+
+from labsupport.distributed import RanksFailed, launch
+from labsupport.distributed.ranks import RunInterrupted
+
+pytestmark = pytest.mark.distributed
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+START = """
+import os, signal, sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+dist.init_process_group(backend())
+rank, x = dist.get_rank(), torch.ones(1)
+"""
+START_LINES = START.count("\n")  # above a test's body, the magic's line included
+
+
+class Exercise:
+    """As labsupport.exercise wraps a reader's function."""
+
+    def __init__(self, function: Any) -> None:
+        self.__labs_active__ = function
+
+
+class Notebook:
+    """IPython's shell, and what its cells leave behind."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.shell = InteractiveShell()
+        self.names: dict[str, Any] = self.shell.user_ns
+        self.shell.run_line_magic("load_ext", "labsupport.distributed")
+
+    def run(self, source: str) -> None:
+        """Run a cell; what it raises is raised here."""
+        result = self.shell.run_cell(source, store_history=True)
+        result.raise_error()
+
+    def torchrun(self, options: str, body: str) -> None:
+        self.run(f"%%torchrun {options}\n{START.strip(chr(10))}\n{body}")
+
+    def processes(self) -> list[psutil.Process]:
+        """Live processes that any run of this notebook started."""
+        return processes_below(self.home)
+
+
+def processes_below(home: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            run = process.environ().get("LABS_RUN", "")
+            alive = process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):
+            continue
+        if alive and run.startswith(str(home)):
+            found.append(process)
+    return found
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait for a condition; the limit only keeps a broken test from hanging."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition never came true"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebook]:
+    """In a path with a space and a letter outside ASCII."""
+    home = tmp_path / "my läbs"
+    home.mkdir()
+    monkeypatch.setenv("LABS_HOME", str(home))
+    monkeypatch.setattr(launch, "_said", {"slow", "gloo"})
+    monkeypatch.chdir(home)
+    main = sys.modules["__main__"]
+    notebook = Notebook(home)
+    yield notebook
+    sys.modules["__main__"] = main
+    left = notebook.processes()
+    for process in left:
+        process.kill()
+    assert not left, "a run left processes behind"
+    files = [path.name for path in home.rglob("*.part")]
+    assert not files, "a run left half-written files behind"
+
+
+def test_values_functions_and_output(
+    notebook: Notebook, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Everything that works, in one run; then the saved script under torchrun."""
+    notebook.run(
+        "import torch\nscale = torch.tensor(1.5, dtype=torch.bfloat16)\n"
+        "def double(x):\n    return 2 * x\n"
+        "def step(x):\n    return double(x) * scale"
+    )
+    notebook.names["mine"] = Exercise(notebook.names["double"])
+    notebook.names["ours"] = Exercise(torch.nn.functional.relu)
+    body = """
+import ctypes
+y = step(x * rank)
+dist.all_reduce(y)
+print("sum", y.item(), mine(4), ours(torch.tensor(-1.0)).item())
+os.write(1, b"written by os.write\\n")
+ctypes.CDLL(None).puts(b"put by C")
+print("no newline", end="")
+share("y", y.to(torch.bfloat16))
+share("info", {"rank": rank, 1: (sys.stdin.read(), __name__)})
+# and no destroy_process_group()
+"""
+    launch._said.clear()
+    notebook.torchrun("--nproc 2 --name dp --push step,mine,ours --save step.py", body)
+    out = capfd.readouterr().out
+    lines = ["sum 3.0 8 0.0", "written by os.write", "put by C", "no newline"]
+    remarks, shown = out.split("sum", 1)
+    assert "gloo" in remarks or torch.cuda.device_count() > 1
+    assert f"sum{shown}".splitlines() == [*lines, *(f"[rank 1] {x}" for x in lines)]
+    dp = notebook.names["dp"]
+    assert dp.ok
+    assert dp.error is None
+    assert len(dp) == 2
+    assert dp[1].info == {"rank": 1, 1: ("", "__main__")}
+    assert dp.stack("y").equal(torch.tensor([[3.0], [3.0]], dtype=torch.bfloat16))
+    assert repr(dp) == "Ranks(2, ok, shared y, info)"
+    with pytest.raises(AttributeError, match="did not share 'z'; it shared y, info"):
+        _ = dp[0].z
+
+    again = subprocess.run(
+        [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "step.py"],
+        cwd=notebook.home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("sum 3.0 8 0.0") == 2
+
+
+def test_output_is_live_and_a_lot_of_it_does_no_harm(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rank 0 waits until its first line was shown, so this ends only if
+    output is live; meanwhile rank 1 prints 1 MiB.
+    """
+    written: list[str] = []
+
+    class Watcher:
+        def write(self, text: str) -> None:
+            written.append(text)
+            if "first line" in text:
+                (notebook.home / "seen").touch()
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stdout", Watcher())
+    notebook.torchrun(
+        "--nproc 2 --timeout 100",
+        """
+if rank == 0:
+    print("first line")
+    while not Path("seen").exists():
+        pass
+    print("second line")
+else:
+    print(("y" * 63 + "\\n") * 2**14, end="")
+dist.barrier()
+""",
+    )
+    out = "".join(written)
+    assert out.startswith("first line\nsecond line\n[rank 1] yyy")
+    assert len(out) < 200_000
+    assert "kB more in my läbs/runs/ranks-1/rank1.log" in out
+    log = notebook.home / "runs" / "ranks-1" / "rank1.log"
+    assert log.stat().st_size == 2**20
+
+
+def test_the_rank_that_raised_is_blamed(notebook: Notebook) -> None:
+    """Rank 0 waits in all_reduce and fails too, as a consequence."""
+    with pytest.raises(RanksFailed) as caught:
+        notebook.torchrun(
+            "--nproc 2 --name dp",
+            """
+def step(x):
+    if rank == 1:
+        raise ValueError("boom")
+    dist.all_reduce(x)
+share("before", rank)
+step(x)
+""",
+        )
+    first = START_LINES + 1
+    assert str(caught.value) == (
+        "rank 1 of 2: ValueError: boom\n"
+        f"  cell line {first + 6}, in <module>\n    step(x)\n"
+        f'  cell line {first + 3}, in step\n    raise ValueError("boom")\n'
+        "rank 0 lost its peer"
+    )
+    dp = notebook.names["dp"]
+    assert (dp.ok, dp.error.rank, dp.error.type) == (False, 1, "ValueError")
+    assert [rank.before for rank in dp] == [0, 1], "shared before the failure"
+    assert len(list((notebook.home / "runs").iterdir())) == 1, "it ran once"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "kind"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "rank 1 of 2 was killed (SIGKILL): ",
+            "killed",
+        ),
+        ("os._exit(3)", "rank 1 of 2 ended with exit code 3 and no exception", "exit"),
+        (
+            "sys.exit(0)",
+            "rank 1 of 2 had already ended (sys.exit(0)) when another rank still "
+            "needed it\nrank 0 waited for it here:\n  cell line",
+            "left",
+        ),
+        (
+            "import ctypes; ctypes.string_at(0)",
+            "rank 1 of 2 was killed (SIGSEGV): C code touched memory that is not its "
+            f"own\n  cell line {START_LINES + 2}, in <module>\n    import ctypes",
+            "killed",
+        ),
+    ],
+    ids=["SIGKILL", "os._exit", "sys.exit", "segfault"],
+)
+def test_a_death_is_reported_as_what_it_was(
+    notebook: Notebook,
+    capfd: pytest.CaptureFixture[str],
+    body: str,
+    expected: str,
+    kind: str,
+) -> None:
+    """With --may-fail, so that a lab can show it."""
+    notebook.torchrun(
+        "--nproc 2 --name dp --may-fail",
+        f"if rank == 1:\n    {body}\ndist.all_reduce(x)\nprint('not reached')",
+    )
+    out = capfd.readouterr().out
+    error = notebook.names["dp"].error
+    assert error.report.startswith(expected)
+    assert error.report in out
+    assert (error.rank, error.kind) == (1, kind)
+    assert "not reached" not in out
+    assert "site-packages" not in out
+    assert str(notebook.home) not in out
+
+
+def test_a_hang_ends_with_every_ranks_stack(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock jumps once both ranks are where they will hang."""
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            hanging = all((notebook.home / f"in place {r}").exists() for r in (0, 1))
+            return time.monotonic() + (1000 if hanging else 0)
+
+    monkeypatch.setattr(launch, "time", Clock)
+    with pytest.raises(RanksFailed) as caught:
+        notebook.torchrun(
+            "--nproc 2 --timeout 500",
+            """
+import threading, traceback
+def tell_when(text):
+    main = threading.main_thread().ident
+    while text not in "".join(traceback.format_stack(sys._current_frames()[main])):
+        pass
+    Path(f"in place {rank}").touch()
+name = "all_reduce" if rank == 0 else "ours"
+threading.Thread(target=tell_when, args=(f"in {name}\\n",), daemon=True).start()
+def ours():
+    while True:
+        pass
+if rank == 0:
+    dist.all_reduce(x)
+else:
+    ours()
+""",
+        )
+    report = str(caught.value)
+    first = START_LINES + 1
+    assert report.startswith("not finished after 500 s (--timeout)")
+    assert f"rank 0 was here:\n  cell line {first + 13}, in <module>" in report
+    assert "\n  torch/distributed/distributed_c10d.py line" in report
+    assert f"rank 1 was here:\n  cell line {first + 15}, in <module>" in report
+    assert f"\n  cell line {first + 11}, in ours\n    pass" in report or (
+        f"\n  cell line {first + 10}, in ours\n    while True:" in report
+    )
+    assert notebook.names["ranks"].error.kind == "timeout"
+
+
+def test_interrupt_ends_all_and_keeps_the_kernel(
+    notebook: Notebook, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        until(lambda: (notebook.home / "waiting").exists())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(RunInterrupted, match="stopped; all 2 processes have ended"):
+        notebook.torchrun(
+            "--nproc 2",
+            """
+import subprocess
+if rank == 1:
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        Path("waiting").touch()
+        while True:
+            pass
+    finally:
+        print("cleaned up")
+dist.all_reduce(x)  # rank 0 is inside C code
+""",
+        )
+    assert not notebook.processes()
+    assert "[rank 1] cleaned up" in capfd.readouterr().out
+    notebook.run("alive = 1 + 1")
+    assert notebook.names["alive"] == 2
+
+
+KERNEL = """
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "labsupport.distributed")
+shell.run_cell('''%%torchrun --nproc 2
+from pathlib import Path
+import torch.distributed as dist
+dist.init_process_group(backend())
+Path(f"up {dist.get_rank()}").touch()
+if dist.get_rank() == 0:
+    dist.barrier()
+while True:
+    pass
+''')
+"""
+
+
+def test_no_worker_outlives_a_killed_kernel(notebook: Notebook) -> None:
+    kernel = subprocess.Popen([sys.executable, "-c", KERNEL], start_new_session=True)
+    try:
+        until(lambda: all((notebook.home / f"up {rank}").exists() for rank in (0, 1)))
+        assert len(notebook.processes()) == 3, "an agent and two ranks"
+    finally:
+        kernel.kill()
+        kernel.wait()
+    until(lambda: not notebook.processes())
+
+
+def test_two_runs_in_a_row_share_no_state(notebook: Notebook) -> None:
+    """Also: what a careless cell leaves running is ended with the run."""
+    notebook.names["world"] = 1
+    notebook.run(
+        """%%torchrun --nproc {world}
+import subprocess, sys
+left_over = 1
+heavy = [name for name in ("torch", "pandas", "IPython") if name in sys.modules]
+share("heavy", heavy)
+subprocess.Popen(["sleep", "1000"])
+"""
+    )
+    assert notebook.names["ranks"][0].heavy == [], "a rank starts as fast as a script"
+    assert not notebook.processes()
+    with pytest.raises(RanksFailed, match="NameError: name 'left_over'") as caught:
+        notebook.names["left_over"] = 1
+        notebook.torchrun("--nproc 1", "print(left_over)")
+    assert "add --push left_over" in str(caught.value)
+    assert not hasattr(notebook.names["ranks"][0], "heavy")
+
+
+@pytest.mark.notebook
+def test_under_nbval_the_ranks_output_is_in_the_notebook(
+    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ipykernel does not capture a child's own stdout when this variable is set."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "yes")
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    cells = [
+        "%load_ext labsupport.distributed",
+        "%%torchrun --nproc 2\nimport os\nprint('rank', os.environ['RANK'])",
+    ]
+    document = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
+    )
+    NotebookClient(document, timeout=120, kernel_name="python3").execute()
+    text = "".join(output["text"] for output in document.cells[1].outputs)
+    assert text.endswith("rank 0\n[rank 1] rank 1\n")
