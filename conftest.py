@@ -16,8 +16,8 @@ _homes: list[tempfile.TemporaryDirectory[str]] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("LABS_SCALE", "ci")
-    # As `labs` does: threads that wait by spinning slow down a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # As `labs` does: threads that spin for long slow down a busy machine.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     if "LABS_HOME" not in os.environ:
         _homes.append(tempfile.TemporaryDirectory(prefix="labs-test-"))
         os.environ["LABS_HOME"] = _homes[0].name

@@ -153,9 +153,11 @@ def test(
 
 def main() -> None:
     """Entry point: a LabError becomes one line and exit code 1."""
-    # Threads that wait by spinning make two processes on two cores ten times
-    # slower. Read once, when torch is loaded; kernels and ranks inherit it.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Short spinning before a thread sleeps: as fast as the default on free cores,
+    # and half the damage where another process wants them (150 steps of lab 00
+    # on 2 cores: 4.2 s and 4.3 s alone, 13 s and 29 s beside a busy process).
+    # Read once, when torch is loaded; kernels and ranks inherit it.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except LabError as error:

@@ -94,8 +94,14 @@ def map_figure(passed: set[str]) -> go.Figure:
         hoverinfo="text",
     )
     for stop in STOPS:
+        # White behind the words, so that no arrow runs through them.
         figure.add_annotation(
-            x=stop.x, y=stop.y - 0.38, text=stop.title, showarrow=False
+            x=stop.x,
+            y=stop.y - 0.38,
+            text=stop.title,
+            showarrow=False,
+            bgcolor="white",
+            borderpad=0,
         )
     figure.update_layout(
         showlegend=False,

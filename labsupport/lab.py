@@ -13,6 +13,7 @@ import torch
 from IPython.core.getipython import get_ipython
 
 import kernels
+from labsupport import distributed
 from labsupport.claims.beliefs import ask_beliefs
 from labsupport.claims.provenance import usable_cores
 from labsupport.course_map import map_figure, map_sentence, passed_labs
@@ -25,6 +26,7 @@ from labsupport.exercise.predict import Prediction, reveal_in
 from labsupport.exercise.quiz import Question, show_quiz
 from labsupport.exercise.spec import Exercise
 from labsupport.explore import Control, Explorer, View, show_figure
+from labsupport.jupyter.live_comms import answer_during_cells
 from labsupport.settings import choose_settings, is_interactive, seed_everything
 
 
@@ -62,9 +64,8 @@ class Lab:
         torch.set_num_threads(min(usable_cores(), 8))
         shell = get_ipython()
         if shell is not None:
-            from labsupport import distributed
-
             distributed.load(shell)
+            answer_during_cells()
         print(self._banner())
 
     # --- exercises ---------------------------------------------------------

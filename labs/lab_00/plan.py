@@ -38,17 +38,17 @@ class Plan:
 PLANS: dict[Scale, Plan] = {
     "ci": Plan(
         GPTConfig(d_model=64, n_layers=2, n_heads=2, max_len=64),
-        steps=60,
+        steps=100,
         batch_size=8,
         length=64,
-        lr=3e-3,
+        lr=6e-3,
     ),
     "cpu": Plan(
-        GPTConfig(d_model=128, n_layers=4, n_heads=4, max_len=128),
-        steps=400,
-        batch_size=16,
+        GPTConfig(d_model=128, n_layers=2, n_heads=4, max_len=128),
+        steps=1000,
+        batch_size=8,
         length=128,
-        lr=3e-3,
+        lr=4e-3,
     ),
     "gpu": Plan(
         GPTConfig(d_model=512, n_layers=8, n_heads=8, max_len=512),

@@ -256,7 +256,7 @@ print(f"{model.parameter_count():,} parameters")
 # %% id="causal" tags=["nbval-check-output"]
 torch.manual_seed(0)
 small = GPT(GPTConfig(d_model=32, n_layers=2, n_heads=2))
-tokens_BT = encode("while True: pass").long()[None]
+tokens_BT = encode("while True: pass")[None]
 changed_BT = tokens_BT.clone()
 changed_BT[0, -1] = ord("!")
 with torch.no_grad():
@@ -269,29 +269,32 @@ print(f"last prediction moved:     {moved_BTV[0, -1].max().item() > 1e-6}")
 # %% [markdown] id="train-text"
 # **Now train.** While the curve grows, press **Stop** whenever you like. The
 # next cell goes on exactly where you stopped: model, optimizer, data order and
-# random numbers are all in the checkpoint. The grey band, where there is one, is
-# what five seeds of the same run did on the machine named beside it.
+# random numbers are all in the checkpoint.
+#
+# Validation uses other modules of the library than training. The grey band is
+# the recorded spread of five seeds, on the machine named beside it. Does your
+# run lie inside?
+
+
+# %% id="batches" tags=["nbval-ignore-output"]
+shape = {"batch_size": plan.batch_size, "length": plan.length}
+held_out = corpus.validation_batches(4, **shape)
+
+
+def next_batch(step):
+    return corpus.batch("train", step, seed=seed, **shape)
+
+
+def validation_loss(model):
+    return mean_loss(model, held_out)
 
 
 # %% id="train" tags=["nbval-ignore-output"]
-def next_batch(step):
-    return corpus.batch(
-        "train",
-        step,
-        batch_size=plan.batch_size,
-        length=plan.length,
-        seed=seed,
-    )
-
-
-held_out = corpus.validation_batches(
-    4, batch_size=plan.batch_size, length=plan.length
-)
 options = {
     "steps": plan.steps,
     "lr": plan.lr,
     "settings": lab.settings,
-    "eval_fn": lambda model: mean_loss(model, held_out),
+    "eval_fn": validation_loss,
     "checkpoint": "00_gpt",
     "band": recorded_band("00", "seed_spread", "gpt", lab.settings.scale),
 }
@@ -337,12 +340,13 @@ print(f"10 steps = 5 steps, stop, resume, 5 steps: {same}")
 
 # %% id="sample" tags=["nbval-ignore-output"]
 generator = torch.Generator(lab.settings.device).manual_seed(seed)
-prompt_BT = encode("def ").long()[None].to(lab.settings.device)
+prompt = "class Reader:\n    def __init__(self, "
+prompt_BT = encode(prompt)[None].to(lab.settings.device)
 text_BT = model.generate(
     prompt_BT,
     lab.settings.pick(ci=80, cpu=400, gpu=400),
     temperature=0.8,
-    top_k=20,
+    top_k=40,
     generator=generator,
 )
 print(decode(text_BT[0]))

@@ -58,7 +58,7 @@ def note(room: str, key: str, entry: Any) -> None:
     file = progress_file()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(file.with_suffix(".lock")):
+        with _locked(file.with_name(".progress.lock")):
             content = read_progress()
             content.setdefault(room, {})[key] = entry
             fresh = file.with_suffix(".new")

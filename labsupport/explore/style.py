@@ -39,12 +39,19 @@ def template() -> go.layout.Template:
             "font": {"family": "system-ui, sans-serif", "size": 14},
             "paper_bgcolor": "white",
             "plot_bgcolor": "white",
-            "margin": {"l": 64, "r": 24, "t": 48, "b": 52},
-            "height": 380,
+            "margin": {"l": 64, "r": 24, "t": 64, "b": 52},
+            "height": 390,
             "xaxis": axis,
             "yaxis": axis,
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            "title": {"x": 0, "xanchor": "left", "font": {"size": 15}},
+            # Above the legend, flush with the plot.
+            "title": {
+                "x": 0,
+                "xref": "paper",
+                "y": 0.97,
+                "yanchor": "top",
+                "font": {"size": 15},
+            },
         }
     )
 

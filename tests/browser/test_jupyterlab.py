@@ -16,6 +16,9 @@ pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE)
 
 PLOT = """
+from labsupport.jupyter.live_comms import answer_during_cells
+
+answer_during_cells()  # as Lab() does
 import ipywidgets as widgets
 import plotly.graph_objects as go
 

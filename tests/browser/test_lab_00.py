@@ -62,7 +62,7 @@ def test_the_first_hour(open_notebook: Callable[[Path], NotebookPage], labs_home
     expect(state).not_to_contain_text("keeps 0.0%")
 
     # Stop ends the training, and the next cell goes on from there.
-    for cell_id in ("corpus", "plan"):
+    for cell_id in ("corpus", "plan", "batches"):
         notebook.run(cell_id)
     notebook.start("train")
     training = notebook.cell("train")
