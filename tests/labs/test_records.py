@@ -1,0 +1,59 @@
+"""A recorded row can be had again by whoever runs the same command."""
+
+import importlib
+import json
+
+import pytest
+
+from labsupport.claims.record import Experiment, experiments_of
+from labsupport.claims.spread import recorded_band, window_means
+from labsupport.paths import LABS, MEASUREMENTS
+
+RECORDED_LABS = [
+    folder.name.removeprefix("lab_")
+    for folder in sorted(LABS.glob("lab_*"))
+    if (folder / "experiments.py").exists()
+]
+EXPERIMENTS = [each for lab in RECORDED_LABS for each in experiments_of(lab)]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
+def test_one_row_comes_out_as_recorded(experiment: Experiment):
+    """Other processors round otherwise, so 100 steps may drift by a little."""
+    name = f"*/lab_{experiment.lab}_{experiment.name}_ci.json"
+    (file,) = MEASUREMENTS.glob(name)
+    recorded = json.loads(file.read_text())["rows"][0]
+    again = experiment.run(recorded["arm"], recorded["seed"], "ci")
+    for metric, value in again.items():
+        assert value == pytest.approx(recorded[metric], rel=0.05), metric
+
+
+@pytest.mark.parametrize("file", sorted(MEASUREMENTS.glob("*/lab_*.json")), ids=str)
+def test_a_record_says_where_it_comes_from(file):
+    content = json.loads(file.read_text())
+    assert content["command"].startswith("labs record")
+    for row in content["rows"]:
+        origin = row["origin"]
+        assert origin["machine"] == file.parent.name
+        assert len(origin["commit"]) == 40, "recorded on a tree with changes"
+        assert origin["torch"]
+        assert origin["date"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
+def test_a_comparison_has_at_least_three_seeds(experiment: Experiment):
+    assert len(set(experiment.seeds)) >= 3
+    module = importlib.import_module(f"labs.lab_{experiment.lab}.experiments")
+    assert experiment in module.EXPERIMENTS
+
+
+def test_the_band_spans_the_seeds():
+    band = recorded_band("00", "seed_spread", "gpt", "ci")
+    assert band is not None
+    assert all(low <= high for low, high in zip(band.low, band.high, strict=True))
+    assert "commit" in band.recorded_on
+    assert recorded_band("00", "seed_spread", "gpt", "gpu") is None
+
+
+def test_windows_are_means_over_steps():
+    assert window_means([1, 3, 5, 7], 2) == ([2, 4], [2.0, 6.0])
