@@ -134,12 +134,15 @@ def test(
 
     python = [sys.executable, "-m"]
     marks = [] if everything else ["-m", "not slow"]
+    # The browser comes last and alone, while the cores are quiet.
+    quiet = "--ignore=tests/browser"
     steps = {
         "Linting": [*python, "ruff", "check", "."],
         "Checking the format": [*python, "ruff", "format", "--check", "."],
         "Checking types": [*python, "mypy"],
-        "Testing the code": [*python, "pytest", *marks, "tests"],
+        "Testing the code": [*python, "pytest", *marks, "tests", quiet],
         "Comparing every notebook's outputs with a new run": [*python, *NBVAL],
+        "Testing in the browser": [*python, "pytest", *marks, "tests/browser"],
     }
     failed = []
     for title, command in steps.items():

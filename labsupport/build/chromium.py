@@ -44,6 +44,16 @@ def find_chromium() -> str | None:
     return next((path for path in map(shutil.which, NAMES) if path), None)
 
 
+def has_chromium() -> bool:
+    """Whether `chromium()` would find a browser to start."""
+    if find_chromium() is not None:
+        return True
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        return Path(playwright.chromium.executable_path).exists()
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """One headless browser for the time of the block.

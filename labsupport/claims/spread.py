@@ -13,11 +13,17 @@ from labsupport.settings import Scale
 from labsupport.train import Band
 
 
-def window_means(values: Sequence[float], window: int) -> tuple[list[int], list[float]]:
-    """A curve in windows of `window` steps: their last steps, their means."""
-    ends = list(range(window, len(values) + 1, window))
-    means = [sum(values[end - window : end]) / window for end in ends]
-    return ends, [round(mean, 4) for mean in means]
+def window_means(
+    values: Sequence[float], window: int
+) -> tuple[list[float], list[float]]:
+    """A curve in windows of `window` steps: their middles, their means.
+
+    The first value belongs to step 1. A last, shorter window is left out.
+    """
+    starts = range(0, len(values) - window + 1, window)
+    middles = [start + (window + 1) / 2 for start in starts]
+    means = [sum(values[start : start + window]) / window for start in starts]
+    return middles, [round(mean, 4) for mean in means]
 
 
 def recorded_band(

@@ -30,6 +30,15 @@ globals().update(load(Path(__file__).with_name("{file}")))
 """
 
 
+FOOTER = """
+# torch may abort a rank that exits while its process group is still open.
+import torch.distributed
+
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+"""
+
+
 def check_target(name: str) -> Path:
     """Where to write: a .py file in a folder that exists."""
     path = Path(name)
@@ -48,7 +57,7 @@ def save_script(path: Path, body: str, pushed: Pushed, nproc: int) -> None:
     source = pushed.source().strip()
     if source:
         text += f"\n# What the notebook pushed as source.\n{source}\n"
-    text += f"\n# The cell.\n{body.rstrip()}\n"
+    text += f"\n# The cell.\n{body.rstrip()}\n{FOOTER}"
     # `from __future__` must come first in a file.
     future = "from __future__ import annotations\n"
     if future in text:

@@ -42,8 +42,9 @@ def jupyterlab(
             server.stop_server(process)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Closed after each file: playwright allows one of its kind at a time."""
     with chromium() as running:
         yield running
 

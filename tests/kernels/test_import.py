@@ -1,5 +1,6 @@
 """Importing kernels decides between interpreted and compiled, once."""
 
+import os
 import subprocess
 import sys
 
@@ -15,7 +16,10 @@ util.find_spec = lambda name, *rest: None if name == "triton" else find(name, *r
 
 
 def run(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    """A fresh process, without the choice that this one has already made."""
+    fresh = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=fresh)
 
 
 @no_gpu

@@ -56,4 +56,4 @@ def test_the_band_spans_the_seeds():
 
 
 def test_windows_are_means_over_steps():
-    assert window_means([1, 3, 5, 7], 2) == ([2, 4], [2.0, 6.0])
+    assert window_means([1, 3, 5, 7], 2) == ([1.5, 3.5], [2.0, 6.0])

@@ -1,0 +1,19 @@
+"""Browser tests need a Chromium: skipped without one, unless CI requires it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from labsupport.build.chromium import has_chromium
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    in_browser = [item for item in items if item.get_closest_marker("browser")]
+    if not in_browser or has_chromium():
+        return
+    if os.environ.get("LABS_BROWSER") == "required":
+        pytest.exit("LABS_BROWSER=required, and there is no Chromium.", returncode=2)
+    for item in in_browser:
+        item.add_marker(pytest.mark.skip(reason="no Chromium: see CONTRIBUTING.md"))
