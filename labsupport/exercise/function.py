@@ -37,6 +37,11 @@ class ExerciseFunction:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         return self.__labs_active__(*arguments, **named)
 
+    def __getitem__(self, grid: Any) -> Callable[..., Any]:
+        """Launch the kernel in use over a grid, as in `kernel[grid](...)`."""
+        launcher: Callable[..., Any] = self.__labs_active__[grid]  # type: ignore[index]
+        return launcher
+
     @property
     def badge(self) -> tuple[str, str]:
         """Which function is in use: a colour and a few words."""

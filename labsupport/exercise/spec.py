@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 Arguments = tuple[Any, ...]
@@ -43,6 +44,9 @@ class Exercise:
             wrong answers, to find the likely cause of a failure.
         wrong: the mistakes known so far.
         hints: from a nudge to nearly the answer.
+        launch: for an exercise that is a Triton kernel: `launch(kernel,
+            *arguments)` runs it and returns the output. Checks and wrong answers
+            then see the launched kernel as an ordinary function.
     """
 
     id: str
@@ -54,3 +58,8 @@ class Exercise:
     probes: Callable[[], Sequence[Arguments]]
     wrong: Sequence[WrongAnswer]
     hints: Sequence[str]
+    launch: Callable[..., Any] | None = None
+
+    def as_function(self, candidate: Callable[..., Any]) -> Callable[..., Any]:
+        """The candidate as a function of the probes' arguments."""
+        return candidate if self.launch is None else partial(self.launch, candidate)

@@ -1,0 +1,72 @@
+"""An exercise that is a Triton kernel: launched by the check, used by its grid."""
+
+import pytest
+import torch
+
+import kernels
+from labsupport.exercise import Exercise, WrongAnswer, run_checks
+from labsupport.exercise.check import same_as
+from labsupport.exercise.function import ExerciseFunction
+
+triton = pytest.importorskip("triton", reason="Triton has wheels for Linux only")
+tl = pytest.importorskip("triton.language")
+pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="runs interpreted")
+
+
+@triton.jit
+def double_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n)
+    tl.store(out_ptr + at, 2 * x, mask=at < n)
+
+
+@triton.jit
+def square_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n)
+    tl.store(out_ptr + at, x * x, mask=at < n)
+
+
+@triton.jit
+def stub_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    raise NotImplementedError
+
+
+def launch(kernel, x):
+    out = torch.full_like(x, float("nan"))
+    kernel[(triton.cdiv(x.numel(), 4),)](x, out, x.numel(), BLOCK=4)
+    return out
+
+
+def probes():
+    return [(torch.tensor([1.0, 2.0, 5.0, 7.0, 11.0]),)]
+
+
+DOUBLE = Exercise(
+    id="9.1",
+    title="double",
+    minutes=1,
+    difficulty=1,
+    ours=double_kernel,
+    checks=(("against 2 x", same_as(lambda x: 2 * x, probes)),),
+    probes=probes,
+    wrong=(WrongAnswer("square", square_kernel, "squared, not doubled.", 1),),
+    hints=("Add it to itself.",),
+    launch=launch,
+)
+
+
+def test_stub_solution_and_known_mistake():
+    assert run_checks(DOUBLE, stub_kernel).state == "unsolved"
+    assert run_checks(DOUBLE, double_kernel).passed
+    verdict = run_checks(DOUBLE, square_kernel)
+    assert verdict.wrong == "square"
+    assert "squared, not doubled" in verdict.message
+
+
+def test_the_kernel_in_use_is_launched_by_its_grid():
+    x = torch.tensor([3.0])
+    assert launch(ExerciseFunction(DOUBLE, square_kernel), x).item() == 6.0
+    forced = ExerciseFunction(DOUBLE, square_kernel)
+    forced.forced = True
+    assert launch(forced, x).item() == 9.0
