@@ -17,7 +17,10 @@ import torch
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 """Triton has wheels for Linux only. Without it references and costs work."""
 
-if HAS_TRITON and not torch.cuda.is_available():
+# The ahead-of-time check compiles without a GPU; it sets LABS_AOT for itself.
+_ONLY_COMPILES = os.environ.get("LABS_AOT") == "1"
+
+if HAS_TRITON and not torch.cuda.is_available() and not _ONLY_COMPILES:
     if "triton" in sys.modules and os.environ.get("TRITON_INTERPRET") != "1":
         raise ImportError(
             "triton was imported before kernels on a machine without a GPU: "

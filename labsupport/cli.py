@@ -104,12 +104,28 @@ def record(
 
 
 @app.command()
+def bench(
+    what: Annotated[str, typer.Argument(help="kernels")] = "kernels",
+) -> None:
+    """Time the kernels on this machine's GPU, and record it."""
+    from kernels.bench import main as time_kernels
+    from labsupport.claims.provenance import commit, machine_name
+    from labsupport.paths import MEASUREMENTS
+
+    if what != "kernels":
+        raise LabError(f"labs bench {what!r}: only 'kernels' can be timed.")
+    file = MEASUREMENTS / machine_name() / "kernels.json"
+    raise typer.Exit(time_kernels(["--commit", commit(), "--out", str(file)]))
+
+
+@app.command()
 def claims() -> None:
     """Print the ledger: every claim and what the record says of it."""
     from labsupport.claims import ledger
 
     for row in ledger():
-        typer.echo(f"{row['claim']:20} {row['lab']:6} {row['article']}")
+        typer.echo(f"{row['claim']:18} lab {row['lab']:5} {row['article']}")
+        typer.echo(f"    {row['sentence']}")
 
 
 @app.command()

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from labsupport.build.names import lab_names
 from labsupport.exercise.progress import read_progress
 from labsupport.explore.style import BLUE, GREEN, VERMILION
 from labsupport.settings import is_interactive
+
+PLANNED = "#9ca3af"
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,17 @@ def passed_labs() -> set[str]:
     }
 
 
+def built_labs() -> set[str]:
+    """The labs that exist: 04 counts when 04a does."""
+    return {name[:2] for name in lab_names()}
+
+
 def map_figure(passed: set[str]) -> go.Figure:
-    """The map as a figure: cheap training above, reasoning below."""
+    """The map as a figure: cheap training above, reasoning below.
+
+    Labs with a passed exercise are green, labs still to be written grey.
+    """
+    built = built_labs()
     place = {stop.name: stop for stop in STOPS}
     figure = go.Figure()
     for stop in STOPS:
@@ -76,17 +88,21 @@ def map_figure(passed: set[str]) -> go.Figure:
                 arrowcolor="#9ca3af",
             )
     upper = {"01", "02", "03", "04", "05"}
-    colours = [VERMILION if stop.name in upper else BLUE for stop in STOPS]
+
+    def colour(name: str) -> str:
+        if name in passed:
+            return GREEN
+        if name not in built:
+            return PLANNED
+        return VERMILION if name in upper else BLUE
+
     figure.add_scatter(
         x=[stop.x for stop in STOPS],
         y=[stop.y for stop in STOPS],
         mode="markers+text",
         marker={
             "size": 40,
-            "color": [
-                GREEN if stop.name in passed else colour
-                for stop, colour in zip(STOPS, colours, strict=True)
-            ],
+            "color": [colour(stop.name) for stop in STOPS],
         },
         text=[f"<b>{stop.name}</b>" for stop in STOPS],
         textfont={"color": "white", "size": 15},
@@ -97,8 +113,8 @@ def map_figure(passed: set[str]) -> go.Figure:
         # White behind the words, so that no arrow runs through them.
         figure.add_annotation(
             x=stop.x,
-            y=stop.y - 0.38,
-            text=stop.title,
+            y=stop.y - 0.4,
+            text=stop.title + ("" if stop.name in built else "<br><i>planned</i>"),
             showarrow=False,
             bgcolor="white",
             borderpad=0,
@@ -114,8 +130,10 @@ def map_figure(passed: set[str]) -> go.Figure:
 
 def map_sentence(passed: set[str]) -> str:
     """The same in words."""
+    planned = sorted({stop.name for stop in STOPS} - built_labs())
+    later = f" Still to be written: {', '.join(planned)}." if planned else ""
     done = f" You have passed exercises in {', '.join(sorted(passed))}."
     return (
         "From 00 two roads lead to 09: 01, 02, 03, then 04 and 05 (cheap training); "
-        f"06, 07, 08 (reasoning).{done if passed else ''}"
+        f"06, 07, 08 (reasoning).{later}{done if passed else ''}"
     )

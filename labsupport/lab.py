@@ -117,13 +117,16 @@ class Lab:
         self._predictions[key] = prediction
         prediction.ask()
 
-    def reveal(self, key: str, answer: str, figure: go.Figure, sentence: str) -> None:
+    def reveal(
+        self, key: str, answer: str, sentence: str, figure: go.Figure | None = None
+    ) -> None:
         """Show what happened, once the reader has guessed or skipped.
 
         Args:
             key: the prediction's key.
             answer: the choice that is right, computed in this run.
-            figure, sentence: what to look at, and what it says.
+            sentence: what happened.
+            figure: what to look at.
 
         Raises:
             LabError: no such prediction, or an answer that was not a choice.
@@ -134,13 +137,16 @@ class Lab:
         if answer not in prediction.choices:
             raise LabError(f"{answer!r} was not among the choices of {key!r}.")
         if is_interactive():
-            reveal_in(
-                prediction,
-                answer,
-                lambda: widgets.VBox([go.FigureWidget(figure), widgets.HTML(sentence)]),
-            )
-        else:
-            show_html(f"<b>{answer}.</b>", f"Answer: {answer}.")
+
+            def content() -> widgets.Widget:
+                picture = [] if figure is None else [go.FigureWidget(figure)]
+                return widgets.VBox([*picture, widgets.HTML(sentence)])
+
+            reveal_in(prediction, answer, content)
+            return
+        told = "" if figure is not None else f" {sentence}"
+        show_html(f"<b>{answer}.</b>{told}", f"Answer: {answer}.{told}")
+        if figure is not None:
             show_figure(figure, sentence)
 
     def quiz(self, *questions: Question) -> None:

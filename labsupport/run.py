@@ -75,7 +75,15 @@ def run_labs(
         raise LabError(f"Unknown edition {edition!r}: use {' or '.join(EDITIONS)}.")
     names = [find_lab(lab) for lab in labs or ()] or lab_names()
     notebooks = {name: _read(name, edition) for name in names}
-    state = State(my_labs() / "runs" / "state.json", f"{edition} {chosen}")
+    runs = my_labs() / "runs"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(
+            f"The folder {runs.parent.name} cannot be written ({error.strerror}): "
+            "LABS_HOME=/another/folder puts runs elsewhere."
+        ) from None
+    state = State(runs / "state.json", f"{edition} {chosen}")
     outcomes = []
     for place, (name, notebook) in enumerate(notebooks.items(), start=1):
         label = f"[{place}/{len(notebooks)}] {name}"
@@ -196,6 +204,9 @@ def headless() -> Iterator[None]:
     notebook that started us must go while it runs.
     """
     taken = {name: os.environ.pop(name) for name in SOMEONE_ELSES if name in os.environ}
+    home = os.environ.get("LABS_HOME")
+    # Checkpoints and logs of these runs stay away from the reader's own.
+    os.environ["LABS_HOME"] = str(my_labs() / "runs" / "home")
     loggers = [logging.getLogger(name) for name in ("papermill", "traitlets")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -204,6 +215,9 @@ def headless() -> Iterator[None]:
         yield
     finally:
         os.environ.update(taken)
+        os.environ.pop("LABS_HOME")
+        if home is not None:
+            os.environ["LABS_HOME"] = home
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

@@ -158,6 +158,7 @@ def start_jupyter(
     """
     from labsupport.jupyter.server import refuse_second, serve
 
+    find_lab(lab)  # a name that does not exist is the first thing to say
     # Before a copy is made: a second start leaves everything as it is.
     refuse_second()
     return serve(open_copy(lab, new=new), open_browser)

@@ -136,6 +136,19 @@ WRONG = (
         3,
     ),
     WrongAnswer(
+        "eps outside the root",
+        lambda x, w, eps=EPS: x / (x.pow(2).mean(-1, True).sqrt() + eps) * w,
+        "eps belongs under the root, added to the mean square.",
+        3,
+    ),
+    WrongAnswer(
+        "no keepdim",
+        lambda x, w, eps=EPS: x * torch.rsqrt(x.pow(2).mean(-1) + eps) * w,
+        "the mean has lost its axis, so it no longer lines up with x_BTD: "
+        "keepdim=True keeps it.",
+        2,
+    ),
+    WrongAnswer(
         "no eps",
         lambda x, w, eps=EPS: (
             x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)) * w

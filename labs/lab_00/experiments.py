@@ -8,11 +8,11 @@ import torch
 
 from labs.lab_00.plan import PLANS
 from labsupport.claims.record import Experiment
-from labsupport.claims.spread import window_means
 from labsupport.nn import GPT
 from labsupport.settings import Scale, choose_settings
 from labsupport.tasks.corpus import Corpus
 from labsupport.train import train
+from labsupport.train.windows import window_means
 
 
 def run_once(arm: str, seed: int, scale: Scale) -> dict[str, Any]:

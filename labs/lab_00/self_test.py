@@ -1,4 +1,7 @@
-"""Five questions that say whether a reader needs a primer first."""
+"""Five questions that say whether a reader needs a primer first.
+
+The right answers stand at different places.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ SELF_TEST = (
         "programs, and what must the last one do?",
         "4, and mask the rest",
         {
+            "3, and stop early": "3 x 256 = 768: 232 numbers are left.",
             "4, and mask the rest": "The last one owns 768 to 1023, of which only "
             "768 to 999 exist.",
-            "3, and stop early": "3 x 256 = 768: 232 numbers are left.",
             "1000, nothing": "A program handles a whole block, not one number.",
         },
     ),
@@ -23,9 +26,9 @@ SELF_TEST = (
         "Copying 1 GB within a GPU whose memory moves 2 TB/s takes at least:",
         "1 ms",
         {
-            "1 ms": "1 GB is read and 1 GB is written: 2 GB at 2 TB/s.",
             "0.5 ms": "The copy has to be written as well as read.",
             "it depends on the FLOP/s": "A copy computes nothing.",
+            "1 ms": "1 GB is read and 1 GB is written: 2 GB at 2 TB/s.",
         },
     ),
     Question(
@@ -33,9 +36,9 @@ SELF_TEST = (
         "The backward of a custom autograd.Function receives:",
         "the gradient of the loss by the output",
         {
+            "the loss": "The loss may be many operations away.",
             "the gradient of the loss by the output": "From it, it computes the "
             "gradient by each input.",
-            "the loss": "The loss may be many operations away.",
             "the output": "Only if the forward saved it.",
         },
     ),
@@ -44,10 +47,10 @@ SELF_TEST = (
         "Two ranks both begin with a blocking send to the other. Then:",
         "each waits for the other to receive",
         {
-            "each waits for the other to receive": "A deadlock. The primer makes "
-            "one on purpose.",
             "the messages cross": "A blocking send returns when it is received.",
             "rank 0 goes first": "Ranks have no order among themselves.",
+            "each waits for the other to receive": "A deadlock. The primer makes "
+            "one on purpose.",
         },
     ),
     Question(
@@ -55,9 +58,9 @@ SELF_TEST = (
         "4 ranks each hold a vector of n numbers. After an all-reduce (sum):",
         "every rank holds the n sums",
         {
-            "every rank holds the n sums": "That is the 'all' in its name.",
             "rank 0 holds the n sums": "That would be a reduce.",
             "every rank holds n/4 of the sums": "That would be a reduce-scatter.",
+            "every rank holds the n sums": "That is the 'all' in its name.",
         },
     ),
 )

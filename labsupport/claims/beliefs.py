@@ -14,7 +14,7 @@ from typing import Any
 import ipywidgets as widgets
 from IPython.display import display
 
-from labsupport.claims.claim import Claim, load_claim
+from labsupport.claims.claim import ARTICLES, Claim, load_claim
 from labsupport.exercise import progress
 from labsupport.exercise.panel import show_html
 from labsupport.settings import is_interactive
@@ -77,9 +77,12 @@ def _slider(number: int, claim: Claim, lab: str) -> widgets.Widget:
         said.value = "saved"
 
     knob.observe(moved, "value")
-    where = f"article {claim.article}, lab {claim.lab}"
+    # Someone who is exactly half sure has no reason to move the slider.
+    agree = widgets.Button(description="say so", layout=widgets.Layout(width="80px"))
+    agree.on_click(lambda _: moved({"new": knob.value}))
+    where = f"article on {ARTICLES[claim.article]}; lab {claim.lab} tests it"
     sentence = widgets.HTML(
         f"{number}. {escape(claim.sentence)} <small>({where})</small>"
     )
     unit = widgets.HTML("% sure it holds ·")
-    return widgets.VBox([sentence, widgets.HBox([knob, unit, said])])
+    return widgets.VBox([sentence, widgets.HBox([knob, unit, agree, said])])

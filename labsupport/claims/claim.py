@@ -12,6 +12,15 @@ from labsupport.claims.verdict import Rule
 from labsupport.errors import LabError
 from labsupport.paths import CLAIMS
 
+ARTICLES = {
+    "000": "adaptive gradient fusion",
+    "001": "hybrid parallel training",
+    "002": "experts, FP8, reasoning",
+    "003": "stable residual connections",
+    "000-003": "all four",
+}
+"""What the press articles are about, by their number."""
+
 
 @dataclass(frozen=True)
 class Claim:

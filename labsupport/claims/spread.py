@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from labsupport.claims.provenance import origin_words
@@ -11,19 +10,6 @@ from labsupport.errors import LabError
 from labsupport.paths import MEASUREMENTS
 from labsupport.settings import Scale
 from labsupport.train import Band
-
-
-def window_means(
-    values: Sequence[float], window: int
-) -> tuple[list[float], list[float]]:
-    """A curve in windows of `window` steps: their middles, their means.
-
-    The first value belongs to step 1. A last, shorter window is left out.
-    """
-    starts = range(0, len(values) - window + 1, window)
-    middles = [start + (window + 1) / 2 for start in starts]
-    means = [sum(values[start : start + window]) / window for start in starts]
-    return middles, [round(mean, 4) for mean in means]
 
 
 def recorded_band(
@@ -46,5 +32,7 @@ def recorded_band(
         steps=rows[0]["step"],
         low=[min(column) for column in zip(*losses, strict=True)],
         high=[max(column) for column in zip(*losses, strict=True)],
+        # The middle of the first window tells how long a window is.
+        window=round(2 * rows[0]["step"][0] - 1),
         recorded_on=origin_words(rows[0]["origin"]),
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labsupport.errors import LabError
 from labsupport.paths import my_labs
 
 KEPT = 20
@@ -110,7 +111,13 @@ def new_run_folder(name: str) -> RunFolder:
     same moment get two folders.
     """
     runs = my_labs() / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(
+            f"The folder {runs.parent.name} cannot be written ({error.strerror}): "
+            "free some space, or set LABS_HOME to another folder."
+        ) from None
     number = 1 + max(
         (
             int(path.name.rpartition("-")[2])

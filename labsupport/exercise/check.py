@@ -73,7 +73,21 @@ def expect_close(
         value.double(), wanted.double(), rtol=tolerance, atol=tolerance, equal_nan=True
     )
     if not same:
-        raise CheckFailed(f"{asked} = {show_values(wanted)}", show_values(value))
+        where = "" if value.shape != wanted.shape else _largest(value, wanted)
+        raise CheckFailed(
+            f"{asked} = {show_values(wanted)}", show_values(value) + where
+        )
+
+
+def _largest(value: torch.Tensor, wanted: torch.Tensor) -> str:
+    """Where two tensors differ most; values shown alone may look the same."""
+    gap = (value.detach().double() - wanted.detach().double()).abs().flatten()
+    if gap.isnan().any():
+        return ""
+    at = int(gap.argmax())
+    place = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), value.shape))
+    mine, right = value.flatten()[at].item(), wanted.flatten()[at].item()
+    return f"; largest difference at {list(place)}: {mine:.7g} instead of {right:.7g}"
 
 
 def same_as(
@@ -160,12 +174,12 @@ def _is_stub(error: BaseException | None) -> bool:
 
 
 def _refuse_none(candidate: Callable[..., Any]) -> Callable[..., Any]:
-    """A stub that returns None counts as not attempted."""
+    """Nothing returned is most often a forgotten `return`."""
 
     def called(*arguments: Any, **named: Any) -> Any:
         value = candidate(*arguments, **named)
         if value is None:
-            raise NotImplementedError
+            raise CheckFailed("a result", "None: is a `return` missing?")
         return value
 
     return called
@@ -187,7 +201,12 @@ def _gradients(
         else a
         for a in _copies(arguments)
     )
-    output = function(*leaves)
+    try:
+        output = function(*leaves)
+    except RuntimeError as error:
+        if "in-place" not in str(error):
+            raise
+        raise CheckFailed("inputs left as they are", "one changed in place") from None
     if not output.requires_grad:
         raise CheckFailed("an output that depends on its inputs", "no gradient at all")
     generator = torch.Generator().manual_seed(7)
@@ -204,7 +223,7 @@ def _outcome(function: Callable[..., Any], arguments: Arguments) -> Any:
     try:
         return function(*_copies(arguments))
     except Exception as error:
-        return type(error)
+        return repr(error)
 
 
 def _alike(mine: Any, theirs: Any) -> bool:

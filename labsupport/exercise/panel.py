@@ -45,7 +45,8 @@ def show_message(colour: str, words: str, message: str) -> None:
     _, ink = COLOURS[colour]
     style = (
         f"border-left:3px solid {ink};margin:6px 0;padding:2px 12px;"
-        "white-space:pre-wrap;font-family:inherit"
+        "white-space:pre-wrap;font-family:inherit;"
+        "word-break:normal;overflow-wrap:anywhere"
     )
     body = f'<pre class="labs-check" style="{style}">{escape(message)}</pre>'
     show_html(badge_html(colour, words) + body, f"{words}\n{message}")

@@ -29,6 +29,7 @@ class Prediction:
         self.choices = list(choices)
         self.guess: str | None = progress.recall("predictions", key, {}).get("guess")
         self._waiting: list[Callable[[], None]] = []
+        self._buttons: widgets.ToggleButtons | None = None
 
     def ask(self) -> None:
         """Show the question; a person gets buttons, a headless run the text."""
@@ -43,8 +44,10 @@ class Prediction:
         buttons = widgets.ToggleButtons(
             options=self.choices,
             value=self.guess if self.guess in self.choices else None,
+            style={"button_width": "auto"},
         )
         buttons.add_class("labs-predict")
+        self._buttons = buttons
         said = widgets.HTML(self._thanks())
 
         def chosen(change: dict[str, str]) -> None:
@@ -64,6 +67,11 @@ class Prediction:
 
     def skip(self) -> None:
         self._settle("(skipped)")
+
+    def close(self) -> None:
+        """No more guessing: the answer is on the page."""
+        if self._buttons is not None:
+            self._buttons.disabled = True
 
     def _settle(self, guess: str) -> None:
         self.guess = guess
@@ -87,6 +95,7 @@ def reveal_in(
     box.add_class("labs-reveal")
 
     def show() -> None:
+        prediction.close()
         right = prediction.guess == answer
         skipped = prediction.guess == "(skipped)"
         words = "You skipped." if skipped else f"You said {prediction.guess}."

@@ -21,12 +21,14 @@ class Control:
         values: everything it can be set to.
         start: what it is set to at first.
         kind: "slide" for an ordered list, "choose" for a few names.
+        names: what is shown for each value; by default the value itself.
     """
 
     label: str
     values: tuple[Any, ...]
     start: Any
     kind: Literal["slide", "choose"]
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.start not in self.values:
@@ -34,7 +36,8 @@ class Control:
 
     def widget(self) -> widgets.Widget:
         """The ipywidget that sets it; its `value` trait is the parameter."""
-        options = [(_name(value), value) for value in self.values]
+        names = self.names or tuple(map(_name, self.values))
+        options = list(zip(names, self.values, strict=True))
         common = {"options": options, "value": self.start, "description": self.label}
         style = {"description_width": "initial"}
         if self.kind == "slide":
@@ -43,9 +46,11 @@ class Control:
         return widgets.ToggleButtons(**common, style=style)
 
 
-def slide(label: str, values: Sequence[Any], start: Any) -> Control:
-    """A slider over an ordered list of values."""
-    return Control(label, tuple(values), start, "slide")
+def slide(
+    label: str, values: Sequence[Any], start: Any, names: Sequence[str] = ()
+) -> Control:
+    """A slider over an ordered list of values, shown as `names` if given."""
+    return Control(label, tuple(values), start, "slide", tuple(names))
 
 
 def choose(label: str, values: Sequence[Any], start: Any | None = None) -> Control:

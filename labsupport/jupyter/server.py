@@ -188,6 +188,9 @@ def serve(notebook: Path, open_browser: bool | None = None) -> int:
         process, info = start_server()
         url = notebook_url(info, notebook)
         print(f"\nYour lab is at\n\n    {url}\n\nCtrl-C here ends it.", flush=True)
+        if os.environ.get("SSH_CONNECTION"):
+            port = info["port"]
+            print(f"From your own machine first: ssh -L {port}:127.0.0.1:{port} HOST")
         if has_screen() if open_browser is None else open_browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
         try:

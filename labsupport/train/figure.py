@@ -9,19 +9,24 @@ import plotly.graph_objects as go
 
 from labsupport.explore.style import BLUE, RECORDED, VERMILION, template
 from labsupport.train.run import Band
+from labsupport.train.windows import window_means
 
 LOSS, VALIDATION, SPREAD = "training loss", "validation loss", "recorded spread"
+MEAN = "its mean"
+"""The training loss, averaged as the band's values were."""
 
 
 def curves(
-    metrics: Sequence[Mapping[str, float]], most: int = 0
+    metrics: Sequence[Mapping[str, float]], most: int = 0, band: Band | None = None
 ) -> dict[str, tuple[list[float], list[float]]]:
     """The x and y of each line; at most about `most` loss points, 0 for all."""
     stride = 1 + len(metrics) // most if most else 1
     # Counted from the end, so that the newest point is always there.
     shown = metrics[::-1][::stride][::-1]
     checked = [row for row in metrics if not math.isnan(row["validation"])]
+    window = 1 if band is None else band.window
     return {
+        MEAN: window_means([row["loss"] for row in metrics], window),
         LOSS: ([row["step"] for row in shown], [row["loss"] for row in shown]),
         VALIDATION: (
             [row["step"] for row in checked],
@@ -49,7 +54,8 @@ def loss_figure(
             hoverinfo="skip",
         )
         figure.add_annotation(
-            text=f"grey: recorded on {band.recorded_on}",
+            text="grey: lowest to highest of the recorded seeds, means of "
+            f"{band.window} steps<br>recorded on {band.recorded_on}",
             xref="paper",
             yref="paper",
             x=1,
@@ -58,11 +64,15 @@ def loss_figure(
             showarrow=False,
             font={"size": 11},
         )
-    lines = curves(metrics)
+    lines = curves(metrics, band=band)
     x, y = lines[LOSS]
-    figure.add_scatter(
-        name=LOSS, x=x, y=y, mode="lines", line={"color": BLUE, "width": 1.5}
-    )
+    thin = {"color": BLUE, "width": 1.5 if band is None else 0.8}
+    figure.add_scatter(name=LOSS, x=x, y=y, mode="lines", line=thin)
+    if band is not None:
+        x, y = lines[MEAN]
+        figure.add_scatter(
+            name=MEAN, x=x, y=y, mode="lines", line={"color": BLUE, "width": 3}
+        )
     x, y = lines[VALIDATION]
     figure.add_scatter(
         name=VALIDATION,

@@ -153,7 +153,7 @@ class WidgetDisplay:
 
         self.bar.value = self.run.steps_done
         self.text.value = "<br>".join([sentence, *self.notes])
-        lines = curves(self.run.metrics, points)
+        lines = curves(self.run.metrics, points, self.run.band)
         with self.figure.batch_update():
             for trace in self.figure.data:
                 if trace.name in lines:

@@ -27,6 +27,7 @@ class Band:
         steps: where the band is known, rising.
         low: its lower edge at each of these steps.
         high: its upper edge.
+        window: how many steps each of its values is a mean of.
         recorded_on: machine and date, for the caption.
     """
 
@@ -34,6 +35,7 @@ class Band:
     low: Sequence[float]
     high: Sequence[float]
     recorded_on: str
+    window: int = 1
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Run:
             still goes on counts as "stopped".
         sentence: in words, how it ended.
         saved_step: the step that the checkpoint holds, or None.
+        resumed_at: the step that the run was resumed at, 0 for a new one.
         metrics: one dict a step; the keys are `COLUMNS` and what `measure` adds.
     """
 
@@ -59,6 +62,7 @@ class Run:
     stopped: Ending = "stopped"
     sentence: str = ""
     saved_step: int | None = None
+    resumed_at: int = 0
     metrics: list[dict[str, float]] = field(default_factory=list)
 
     @property

@@ -101,6 +101,7 @@ def train(
     run = Run(model, title, steps, band)
     if resume and file is not None and file.exists():
         restore(run, file, optimizer, recipe)
+        run.resumed_at = run.steps_done
 
     display = open_display(run, stop, live)
     keeper = Keeper(run, file, optimizer, recipe, display)
@@ -200,6 +201,8 @@ def divergence(event: Diverged, run: Run) -> str:
 
 def ending(run: Run, keeper: Keeper) -> str:
     """How a run ended, in one sentence."""
+    if run.steps_done == run.steps == run.resumed_at:
+        return f"Nothing is left to resume: all {run.steps} steps were done before."
     numbers = f"loss {run.loss:.3f}"
     if not math.isnan(run.validation):
         numbers += f", validation {run.validation:.3f}"

@@ -56,10 +56,10 @@ def test_the_first_hour(open_notebook: Callable[[Path], NotebookPage], labs_home
         notebook.run(cell_id)
     notebook.wait_plot("explorer-show", "y[1999] === 1", trace=1)
     state = notebook.cell("explorer-show").locator(".labs-state")
-    expect(state).to_contain_text("keeps 0.0% of the updates")
+    expect(state).to_contain_text("ends at 1 instead of 4.906")
     notebook.move_slider("explorer-show", steps=3)
     notebook.wait_plot("explorer-show", "y[1999] > 1.1", trace=1)
-    expect(state).not_to_contain_text("keeps 0.0%")
+    expect(state).not_to_contain_text("ends at 1 instead")
 
     # Stop ends the training, and the next cell goes on from there.
     for cell_id in ("corpus", "plan", "batches"):

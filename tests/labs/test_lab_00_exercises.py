@@ -15,7 +15,12 @@ def test_stub_is_not_attempted():
         raise NotImplementedError
 
     assert run_checks(RMS_NORM, stub).state == "unsolved"
-    assert run_checks(RMS_NORM, lambda x, w, eps=0: None).state == "unsolved"
+
+
+def test_a_forgotten_return_is_named():
+    verdict = run_checks(RMS_NORM, lambda x, w, eps=0: None)
+    assert verdict.state == "failed"
+    assert "is a `return` missing?" in verdict.message
 
 
 def test_solution_passes_whichever_way_it_is_written():
@@ -54,12 +59,18 @@ def test_a_detached_output_fails_at_the_gradient():
     assert verdict.step == "gradients against the reference"
 
 
-def test_working_in_place_is_judged_by_its_result():
+def test_changing_the_input_is_named():
     def in_place(x_BTD, weight_D, eps=1e-6):
-        x_BTD *= 2
-        return x_BTD
+        x_BTD *= torch.rsqrt(x_BTD.pow(2).mean(-1, True) + eps)
+        return x_BTD * weight_D
 
-    assert run_checks(RMS_NORM, in_place).state == "failed"
+    verdict = run_checks(RMS_NORM, in_place)
+    assert "one changed in place" in verdict.message
+
+
+def test_a_small_difference_is_shown_where_it_is_largest():
+    verdict = run_checks(RMS_NORM, lambda x, w, eps=1e-6: rms_norm(x, w, eps) * 1.0001)
+    assert "largest difference at [" in verdict.message
 
 
 def test_a_wrong_signature_is_explained():

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from labsupport.claims.record import Experiment, experiments_of
-from labsupport.claims.spread import recorded_band, window_means
+from labsupport.claims.spread import recorded_band
 from labsupport.paths import LABS, MEASUREMENTS
+from labsupport.train.windows import window_means
 
 RECORDED_LABS = [
     folder.name.removeprefix("lab_")
@@ -52,6 +53,7 @@ def test_the_band_spans_the_seeds():
     assert band is not None
     assert all(low <= high for low, high in zip(band.low, band.high, strict=True))
     assert "commit" in band.recorded_on
+    assert band.window == 5
     assert recorded_band("00", "seed_spread", "gpt", "gpu") is None
 
 

@@ -148,7 +148,10 @@ def test_a_belief_is_kept_per_lab(monkeypatch, tmp_path):
     shown = []
     monkeypatch.setattr(beliefs_module, "display", shown.append)
     ask_beliefs(["cot"], "00")
-    knob = shown[0].children[0].children[1].children[0]
+    knob, _, agree, said = shown[0].children[0].children[1].children
+    agree.click()
+    assert progress.recall("beliefs", "cot")[-1]["percent"] == 50
+    assert said.value == "saved"
     knob.value = 70
     knob.value = 80
     ask_beliefs(["cot"], "06")

@@ -27,6 +27,7 @@ def labs(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         (["run", "77"], "77"),
         (["open", "77"], "77"),
         (["record", "00", "moon"], "has no experiment 'moon'"),
+        (["bench", "moon"], "only 'kernels' can be timed"),
     ],
 )
 def test_bad_input_is_one_line_and_a_bad_exit(arguments, sentence, tmp_path):
@@ -46,7 +47,7 @@ def test_list_names_lab_00(tmp_path):
 def test_claims_prints_the_ledger():
     answer = labs("claims")
     assert answer.returncode == 0, answer.stderr
-    assert len(answer.stdout.splitlines()) == 35
+    assert len(answer.stdout.splitlines()) == 2 * 35
 
 
 def test_doctor_looks_at_what_labs_need(tmp_path):

@@ -25,7 +25,7 @@ def shown(monkeypatch, tmp_path):
 def test_the_reveal_waits_for_the_guess(shown):
     lab = Lab("00", scale="ci")
     lab.predict("sum", "How much?", ["256", "1000"])
-    lab.reveal("sum", "256", FIGURE, "It stops.")
+    lab.reveal("sum", "256", "It stops.", FIGURE)
     question, reveal = shown
     assert len(reveal.children) == 1, "only the request for a guess, no answer"
     question.children[1].value = "1000"
@@ -33,12 +33,13 @@ def test_the_reveal_waits_for_the_guess(shown):
     assert "256" in words
     assert "You said 1000" in words
     assert progress.recall("predictions", "00.sum") == {"guess": "1000"}
+    assert question.children[1].disabled, "the guess is closed once revealed"
 
 
 def test_skip_reveals_too(shown):
     lab = Lab("00", scale="ci")
     lab.predict("sum", "How much?", ["256", "1000"])
-    lab.reveal("sum", "256", FIGURE, "It stops.")
+    lab.reveal("sum", "256", "It stops.", FIGURE)
     reveal = shown[1]
     reveal.children[0].children[1].click()
     assert "You skipped" in reveal.children[0].value
@@ -47,13 +48,13 @@ def test_skip_reveals_too(shown):
 def test_why_was_i_wrong_is_asked_only_of_the_wrong_and_saved(shown):
     lab = Lab("00", scale="ci")
     lab.predict("sum", "How much?", ["256", "1000"])
-    lab.reveal("sum", "256", FIGURE, "It stops.")
+    lab.reveal("sum", "256", "It stops.", FIGURE)
     question, reveal = shown
     question.children[1].value = "256"
     assert len(reveal.children) == 2
     lab.predict("other", "How much?", ["256", "1000"])
     shown[2].children[1].value = "1000"
-    lab.reveal("other", "256", FIGURE, "It stops.")
+    lab.reveal("other", "256", "It stops.", FIGURE)
     shown[3].children[2].value = "I forgot rounding."
     assert progress.recall("reasons", "00.other") == "I forgot rounding."
 
@@ -71,19 +72,26 @@ def test_headless_shows_the_answer(monkeypatch, capsys):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
     lab = Lab("00", scale="ci")
     lab.predict("sum", "How much?", ["256", "1000"])
-    lab.reveal("sum", "256", FIGURE, "It stops at 256.")
+    lab.reveal("sum", "256", "It stops at 256.", FIGURE)
     out = capsys.readouterr().out
     assert "Answer: 256." in out
     assert "It stops at 256." in out
 
 
+def test_a_reveal_without_a_picture_says_its_sentence(capsys):
+    lab = Lab("00", scale="ci")
+    lab.predict("sum", "How much?", ["256", "1000"])
+    lab.reveal("sum", "256", "It stops.")
+    assert "Answer: 256. It stops." in capsys.readouterr().out
+
+
 def test_an_answer_must_have_been_a_choice():
     lab = Lab("00", scale="ci")
     with pytest.raises(LabError, match="Run the cell with"):
-        lab.reveal("sum", "256", FIGURE, "")
+        lab.reveal("sum", "256", "")
     lab.predict("sum", "How much?", ["256", "1000"])
     with pytest.raises(LabError, match="'3' was not among the choices"):
-        lab.reveal("sum", "3", FIGURE, "")
+        lab.reveal("sum", "3", "")
 
 
 def test_a_question_answers_back(shown):

@@ -1,0 +1,345 @@
+"""The benchmark's arithmetic, its refusals and its record, with made-up times."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from kernels import bench, bench_cases, bench_check, bench_record
+from kernels.bench import Setting, measure
+from kernels.bench_check import BenchError
+from kernels.bench_timing import (
+    Roofline,
+    Times,
+    copies_needed,
+    measure_roofline,
+    percentiles,
+    rates,
+)
+from kernels.fingerprint import kernel_fingerprint, specs_fingerprint
+from kernels.operation import Cost
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+ROOFLINE = Roofline(1e12, {"float32": 1e13, "float16": 1e14, "bfloat16": 1e14})
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+def fake_timer(calls):
+    """Runs every call once, so that a call that breaks is seen; 1 to 9 ms."""
+    for call in calls:
+        call()
+    return [float(ms) for ms in range(1, 10)]
+
+
+def setting(**changes):
+    plain = Setting(fake_timer, ROOFLINE, cache=1000, device="cpu", with_compile=False)
+    return dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture
+def benches():
+    """Both operations on small shapes."""
+    return [
+        dataclasses.replace(each, shapes=((4, 8), (3, 16)))
+        for each in bench_cases.all_benches()
+    ]
+
+
+# Statistics
+
+
+def test_percentiles_lie_between_the_two_nearest_samples():
+    assert percentiles([5, 1, 3, 2, 4]) == Times(
+        pytest.approx(1.8), 3, pytest.approx(4.2)
+    )
+    assert percentiles([7.0] * 5) == Times(7, 7, 7)
+    with pytest.raises(ValueError, match="at least 5"):
+        percentiles([1, 2, 3, 4])
+
+
+def test_the_roofline_is_the_longer_of_moving_and_computing():
+    moves = Cost(bytes=10**9, flops=10**6)
+    computes = Cost(bytes=1000, flops=10**11)
+    assert ROOFLINE.least_ms(moves, "float32") == pytest.approx(1.0)
+    assert ROOFLINE.least_ms(computes, "float32") == pytest.approx(10.0)
+    assert ROOFLINE.least_ms(computes, "bfloat16") == pytest.approx(1.0)
+
+
+def test_rates_are_those_of_the_median():
+    found = rates(Cost(10**9, 2 * 10**9), Times(1, 2, 3), ROOFLINE, "float32")
+    assert found["gbytes_per_s"] == pytest.approx(500)
+    assert found["tflops_per_s"] == pytest.approx(1)
+    assert found["share"] == pytest.approx(0.5)
+
+
+def test_inputs_push_each_other_out_of_the_cache():
+    for each in (1, 999, 1000, 5000, 10**9):
+        sets = copies_needed(each, cache=1000)
+        assert sets >= 2
+        assert (sets - 1) * each >= 2 * 1000
+    assert copies_needed(10**9, cache=1000) == 2
+
+
+def test_the_roofline_is_measured_in_every_dtype():
+    found = measure_roofline(
+        fake_timer, torch.device("cpu"), bench_check.DTYPES, copy_bytes=1000, side=10
+    )
+    assert found.bytes_per_s == pytest.approx(2 * 1000 / 5e-3)
+    assert found.flops_per_s == {
+        name: pytest.approx(2 * 10**3 / 5e-3)
+        for name in ("float32", "float16", "bfloat16")
+    }
+
+
+# Refusals
+
+
+@no_gpu
+def test_the_interpreter_is_not_timed(tmp_path):
+    file = tmp_path / "record.json"
+    answer = subprocess.run(
+        [sys.executable, "-m", "kernels.bench", "--commit", COMMIT, "--out", str(file)],
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 1
+    (sentence,) = answer.stderr.splitlines()
+    assert "interpreted" in sentence
+    assert not file.exists()
+
+
+def test_jupyter_is_not_imported():
+    code = (
+        "import sys, kernels.bench, kernels.bench_cases, kernels.bench_timing;"
+        "print([n for n in ('IPython', 'ipykernel', 'plotly', 'labsupport')"
+        " if n in sys.modules])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )
+    assert answer.stdout.strip() == "[]", answer.stderr
+
+
+@pytest.mark.parametrize("commit", ["main", COMMIT[:9], COMMIT + "+changes"])
+def test_a_commit_is_named_in_full(commit):
+    with pytest.raises(BenchError, match="40 hex digits"):
+        bench_record.origin(commit)
+
+
+def wrong_for_odd_rows(right):
+    return lambda x: right(x) + (0.01 if x.shape[-1] % 2 else 0.0)
+
+
+def wrong_in_bfloat16(right):
+    return lambda x: right(x) * (1.1 if x.dtype == torch.bfloat16 else 1.0)
+
+
+def wrong_gradient(right):
+    # The value is right; its gradient is doubled.
+    return lambda x: 2 * right(x) - right(x).detach()
+
+
+def not_a_number(right):
+    return lambda x: right(x) / (x.amax() > 9).to(x.dtype) * 0
+
+
+@pytest.mark.parametrize(
+    "breaks, says",
+    [
+        (wrong_for_odd_rows, r"y of shape \(37, 1021\)"),
+        (wrong_in_bfloat16, "bfloat16"),
+        (wrong_gradient, "gradient of input 0"),
+        (not_a_number, "off by"),
+    ],
+)
+def test_nothing_is_timed_when_a_kernel_is_wrong(benches, breaks, says):
+    good = benches[0]
+    broken = dataclasses.replace(good, kernel=breaks(good.reference))
+
+    def no_timer(calls):
+        raise AssertionError("timed a wrong kernel")
+
+    with pytest.raises(BenchError, match=says):
+        measure([benches[1], broken], setting(timer=no_timer))
+
+
+# The record
+
+
+def test_every_implementation_has_its_rows(benches):
+    record = measure(benches, setting(), report=lambda line: None)
+    for row in record["rows"]:
+        assert row["ms"] == {"p20": pytest.approx(2.6), "p50": 5.0, "p80": 7.4}
+        assert 0 < row["share"] < 1
+        assert row["input_sets"] >= 2
+    rows = {
+        (r["operation"], r["implementation"], r["direction"], *r["shape"], r["dtype"])
+        for r in record["rows"]
+    }
+    for operation in ("softmax", "rms_norm"):
+        for implementation in ("kernel", "eager", "reference"):
+            for direction in ("forward", "backward"):
+                for dtype in ("float32", "float16", "bfloat16"):
+                    key = (operation, implementation, direction, 3, 16, dtype)
+                    assert key in rows
+    assert len(rows) == len(record["rows"]), "one row came twice"
+    softmax = next(
+        r
+        for r in record["rows"]
+        if (r["operation"], r["direction"], r["shape"], r["dtype"])
+        == ("softmax", "backward", [4, 8], "float16")
+    )
+    assert softmax["bytes"] == 3 * 4 * 8 * 2
+    assert json.loads(json.dumps(record)) == record
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("liger_kernel") is not None, reason="the peer is here"
+)
+def test_a_missing_peer_is_named_with_the_reason(benches):
+    record = measure(benches[:1], setting(), report=lambda line: None)
+    assert record["left_out"]
+    for row in record["left_out"]:
+        assert row["implementation"] == "liger-kernel"
+        assert "ModuleNotFoundError" in row["reason"]
+
+
+def test_a_wrong_peer_gets_no_time(benches):
+    good = benches[0]
+    peer = dataclasses.replace(good, peer=lambda: wrong_gradient(good.reference))
+    record = measure([peer], setting(), report=lambda line: None)
+    assert {r["implementation"] for r in record["left_out"]} == {"liger-kernel"}
+    assert all("gradient of input 0" in r["reason"] for r in record["left_out"])
+    assert "liger-kernel" not in {r["implementation"] for r in record["rows"]}
+
+
+def test_the_command_writes_where_it_comes_from(benches, tmp_path, monkeypatch):
+    file = tmp_path / "new" / "kernels.json"
+    monkeypatch.setattr(bench, "refuse_without_gpu", lambda: None)
+    monkeypatch.setattr(bench, "_setting_of_this_gpu", setting)
+    monkeypatch.setattr(bench_cases, "all_benches", lambda: benches)
+    assert bench.main(["--commit", COMMIT, "--out", str(file)]) == 0
+    content = json.loads(file.read_text())
+    assert content["command"].startswith("python -m kernels.bench --commit 0123")
+    assert set(content["origin"]) >= {
+        "machine", "gpu", "driver", "torch", "triton", "commit", "date"
+    }  # fmt: skip
+    assert content["origin"]["commit"] == COMMIT
+    assert set(content["fingerprints"]) == {"softmax", "rms_norm"}
+    assert content["rows"] and content["roofline"]["bytes_per_s"] == 1e12
+    assert bench_record.stale(content) == set()
+
+
+# Staleness
+
+MODULE = """
+from kernels.language import jit, tl
+
+SCALE = 2.0
+
+
+@jit
+def inner(x):
+    return x * SCALE
+
+
+@jit
+def outer_kernel(x_ptr, N, BLOCK: tl.constexpr):
+    # a remark
+    n = tl.arange(0, BLOCK)
+    tl.store(x_ptr + n, inner(tl.load(x_ptr + n)), mask=n < N)
+"""
+
+
+def fingerprint_of(source, tmp_path, name):
+    file = tmp_path / f"{name}.py"
+    file.write_text(source)
+    spec = importlib.util.spec_from_file_location("sample_kernels", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return kernel_fingerprint(module.outer_kernel)
+
+
+@pytest.mark.parametrize(
+    "old, new, same",
+    [
+        ("# a remark", "# another remark\n    # over two lines", True),
+        ("    # a remark", '    """A docstring."""', True),
+        ("SCALE = 2.0", "\n\n\nUNUSED = 1\nSCALE = 2.0", True),
+        ("n < N", "(n < N)", True),
+        ("n < N", "n <= N", False),
+        ("x * SCALE", "x + SCALE", False),
+        ("SCALE = 2.0", "SCALE = 3.0", False),
+        ("@jit\ndef outer", "@jit(noinline=True)\ndef outer", False),
+    ],
+)
+def test_only_what_changes_the_machine_code_makes_a_figure_stale(
+    old, new, same, tmp_path
+):
+    assert old in MODULE
+    before = fingerprint_of(MODULE, tmp_path, "before")
+    after = fingerprint_of(MODULE.replace(old, new), tmp_path, "after")
+    assert (before == after) is same
+
+
+def test_a_fingerprint_does_not_depend_on_how_kernels_run():
+    """Interpreted here, compiled on the GPU that recorded, absent on a Mac."""
+    code = (
+        "from kernels.fingerprint import specs_fingerprint;"
+        "from kernels import softmax, rms_norm;"
+        "print(*(specs_fingerprint(m.SPECS) for m in (softmax, rms_norm)))"
+    )
+    hide = (
+        "import importlib.util as u; f = u.find_spec;"
+        "u.find_spec = lambda n, *r: None if n == 'triton' else f(n, *r);"
+    )
+    found = []
+    for extra, start in (({"LABS_AOT": "1"}, ""), ({}, ""), ({}, hide)):
+        environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+        answer = subprocess.run(
+            [sys.executable, "-c", start + code],
+            env={**environment, **extra},
+            capture_output=True,
+            text=True,
+        )
+        found.append(answer.stdout)
+        assert answer.returncode == 0, answer.stderr
+    assert found[0].strip() and len(set(found)) == 1
+
+
+def test_another_configuration_makes_a_figure_stale(benches):
+    one = benches[0]
+    record = {"fingerprints": bench_record.fingerprints(benches)}
+    specs = [dataclasses.replace(one.specs[0], num_warps=32), *one.specs[1:]]
+    changed = [dataclasses.replace(one, specs=specs), benches[1]]
+    assert bench_record.stale(record, benches) == set()
+    assert bench_record.stale(record, changed) == {"softmax"}
+    assert bench_record.stale(record, benches[1:]) == {"softmax"}
+    relabelled = [dataclasses.replace(s, label="x") for s in one.specs]
+    assert specs_fingerprint(relabelled) == specs_fingerprint(one.specs)
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_times_are_measured_on_a_gpu():
+    from kernels.bench_timing import CudaTimer
+
+    timer = CudaTimer(samples=20)
+    roofline = measure_roofline(timer, torch.device("cuda"), bench_check.DTYPES)
+    small = [
+        dataclasses.replace(each, shapes=each.shapes[:1])
+        for each in bench_cases.all_benches()
+    ]
+    record = measure(small, Setting(timer, roofline, cache=1 << 26))
+    assert {"kernel", "eager", "compile"} <= {
+        row["implementation"] for row in record["rows"]
+    }
+    assert all(row["ms"]["p20"] > 0 for row in record["rows"])
