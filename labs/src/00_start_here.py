@@ -626,8 +626,9 @@ lab.show_map()
 # %% [markdown] id="quiz-text"
 # **What will you need to learn on the way?** Five questions. The first three
 # are about kernels in Triton, the last two about processes. Whoever misses one
-# should take that topic's primer before the Deep parts of the labs (planned,
-# 45 minutes each); the Core parts need neither.
+# of the first three should take the Triton primer (45 minutes, `labs open
+# triton`) before the Deep parts of the labs. A primer on processes is planned.
+# The Core parts need neither.
 
 # %% id="quiz" tags=["nbval-ignore-output"]
 lab.quiz(*SELF_TEST)

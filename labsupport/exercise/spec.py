@@ -47,6 +47,8 @@ class Exercise:
         launch: for an exercise that is a Triton kernel: `launch(kernel,
             *arguments)` runs it and returns the output. Checks and wrong answers
             then see the launched kernel as an ordinary function.
+        reference: for a kernel: what it computes, in plain PyTorch. It stands
+            in where Triton is not installed.
     """
 
     id: str
@@ -59,6 +61,7 @@ class Exercise:
     wrong: Sequence[WrongAnswer]
     hints: Sequence[str]
     launch: Callable[..., Any] | None = None
+    reference: Callable[..., Any] | None = None
 
     def as_function(self, candidate: Callable[..., Any]) -> Callable[..., Any]:
         """The candidate as a function of the probes' arguments."""

@@ -148,8 +148,10 @@ share("info", {"rank": rank, 1: (sys.stdin.read(), __name__)})
     with pytest.raises(AttributeError, match="did not share 'z'; it shared y, info"):
         _ = dp[0].z
 
+    # A log for each rank: on one pipe their lines would run into each other.
+    logs = ["--log-dir", "logs", "--redirects", "3"]
     again = subprocess.run(
-        [*TORCHRUN, "--standalone", "--nproc-per-node", "2", "step.py"],
+        [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *logs, "step.py"],
         cwd=notebook.home,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -157,7 +159,9 @@ share("info", {"rank": rank, 1: (sys.stdin.read(), __name__)})
         timeout=120,
     )
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("sum 3.0 8 0.0") == 2
+    printed = [log.read_text() for log in notebook.home.glob("logs/**/stdout.log")]
+    assert len(printed) == 2
+    assert all("sum 3.0 8 0.0" in text for text in printed)
 
 
 def test_output_is_live_and_a_lot_of_it_does_no_harm(

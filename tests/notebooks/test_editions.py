@@ -156,8 +156,8 @@ def test_the_readers_edition_holds_no_solution_line(name: str):
 
 
 SOLUTION = re.compile(r"### BEGIN SOLUTION.*?### END SOLUTION", re.DOTALL)
-CHECK_CALL = re.compile(r"^lab\.check\((['\"])(?P<number>[\d.a-z]+)\1", re.MULTILINE)
-EXERCISE = re.compile(r"@lab\.exercise\((['\"])(?P<number>[\d.a-z]+)\1")
+CHECK_CALL = re.compile(r"^lab\.check\((['\"])(?P<number>[\d.a-zA-Z]+)\1", re.MULTILINE)
+EXERCISE = re.compile(r"@lab\.exercise\((['\"])(?P<number>[\d.a-zA-Z]+)\1")
 
 
 def unsolved(notebook: NotebookNode) -> set[str]:
