@@ -124,6 +124,7 @@ def _not_measured(title: str) -> View:
     )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
+    figure.update_layout(height=150)  # there is nothing to see
     return View(figure, sentence)
 
 
