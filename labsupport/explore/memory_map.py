@@ -56,7 +56,8 @@ def memory_map(
     through the programs; its first stop shows all of them.
 
     Args:
-        kernel: a function decorated with `triton.jit`.
+        kernel: a function decorated with `triton.jit`, or an exercise of one:
+            then the kernel in use, so `lab.mine(...)` shows a wrong one.
         grid: as in `kernel[grid](...)`; one number will do.
         args: the kernel's arguments; small tensors on the CPU.
         partly: arguments of which elements may be left untouched.
@@ -67,6 +68,7 @@ def memory_map(
             the grid has more than 512 programs, or the launch cannot be
             recorded (kernels are compiled here, a tensor is on a GPU).
     """
+    kernel = getattr(kernel, "__labs_active__", kernel)
     try:
         log = record_accesses(kernel, grid, *args, **kwargs)
     except RecordingError as error:

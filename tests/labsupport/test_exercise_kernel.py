@@ -7,6 +7,7 @@ import kernels
 from labsupport.exercise import Exercise, WrongAnswer, run_checks
 from labsupport.exercise.check import same_as
 from labsupport.exercise.function import ExerciseFunction
+from labsupport.explore.memory_map import memory_map
 
 triton = pytest.importorskip("triton", reason="Triton has wheels for Linux only")
 tl = pytest.importorskip("triton.language")
@@ -70,3 +71,17 @@ def test_the_kernel_in_use_is_launched_by_its_grid():
     forced = ExerciseFunction(DOUBLE, square_kernel)
     forced.forced = True
     assert launch(forced, x).item() == 9.0
+
+
+def test_a_memory_map_draws_the_kernel_in_use():
+    exercise = ExerciseFunction(DOUBLE, square_kernel)
+    x, out = torch.ones(5), torch.zeros(5)
+    assert (
+        "double_kernel"
+        in memory_map(exercise, 2, x, out, 5, BLOCK=4).draw("all").sentence
+    )
+    exercise.forced = True
+    assert (
+        "square_kernel"
+        in memory_map(exercise, 2, x, out, 5, BLOCK=4).draw("all").sentence
+    )

@@ -137,6 +137,15 @@ lab.hints("T.1")
 # An exercise's kernel is called like a function; it launches itself.
 print(add_kernel(torch.arange(5.0), torch.ones(5)).tolist())
 
+# %% [markdown] id="add-map-text"
+# This is what the kernel in use touched. If yours failed, call
+# `lab.mine("T.1")` in the cell above, run it, and look at yours.
+
+# %% id="add-map" tags=["nbval-ignore-output"]
+if kernels.INTERPRETED:
+    out_N = torch.zeros(37)
+    memory_map(add_kernel, 3, x_N, x_N + 1, out_N, 37, BLOCK=BLOCK).show()
+
 # %% [markdown] id="row-sum-text"
 # ## T.2 · Sum each row · 5 minutes · ●○○
 #
