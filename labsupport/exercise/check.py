@@ -16,14 +16,18 @@ from typing import Any, Literal
 import torch
 
 import kernels
+from labsupport.errors import LabError
 from labsupport.exercise.spec import Arguments, Exercise
 
 Check = Callable[[Callable[..., Any]], None]
 State = Literal["unsolved", "failed", "passed"]
 
 
-class CheckFailed(Exception):
-    """Raised inside a check: `asked` and `came` complete two sentences."""
+class CheckFailed(LabError):
+    """Raised inside a check: `asked` and `came` complete two sentences.
+
+    A LabError, because a forced kernel raises it in the reader's own cell.
+    """
 
     def __init__(self, asked: str, came: str) -> None:
         super().__init__(f"asked for {asked}, got {came}")
