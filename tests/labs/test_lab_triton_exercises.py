@@ -40,6 +40,19 @@ def test_a_known_mistake_is_named(exercise, wrong):
     assert f"open hint {wrong.hint} of {len(exercise.hints)}" in verdict.message
 
 
+@jit
+def add_in_other_words(x_ptr, y_ptr, out_ptr, N, BLOCK: tl.constexpr):
+    first = BLOCK * tl.program_id(0)
+    mine = first + tl.arange(0, BLOCK)
+    a = tl.load(x_ptr + mine)
+    b = tl.load(y_ptr + mine)
+    tl.store(out_ptr + mine, b + a)
+
+
+def test_a_mistake_is_named_however_it_is_written():
+    assert run_checks(EXERCISES[0], add_in_other_words).wrong == "missing mask"
+
+
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_every_exercise_knows_at_least_three_mistakes(exercise):
     assert len(exercise.wrong) >= 3
