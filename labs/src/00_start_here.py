@@ -28,7 +28,7 @@
 # | 55 – 60 | choose your way through the course | a plan |
 #
 # You need Python and a little PyTorch: tensors, modules, `backward()`. You do
-# not need a GPU. On two CPU cores this lab computes for about three minutes in
+# not need a GPU. On two CPU cores this lab computes for one to three minutes in
 # all; the rest of the hour is yours.
 #
 # *How to use it:* read a cell, press Shift + Enter, look; run every cell, from
