@@ -217,15 +217,17 @@ def test_strict_runs_fail_at_the_checks_of_unsolved_exercises_only(
         for edition in EDITIONS
     ],
 )
-def test_papermill_runs_a_lab_at_its_smallest_scale(
+@pytest.mark.parametrize("scale", ["ci", pytest.param("cpu", marks=pytest.mark.slow)])
+def test_papermill_runs_a_lab(
     name: str,
     edition: Edition,
+    scale: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ):
     monkeypatch.setenv("LABS_HOME", str(tmp_path))
-    code = run.run_labs([name], scale="ci", edition=edition)
+    code = run.run_labs([name], scale=scale, edition=edition)
     assert code == 0, capsys.readouterr().out
     done = nbformat.read(tmp_path / "runs" / edition / f"{name}.ipynb", as_version=4)
     cells = code_cells(done)
