@@ -1,40 +1,55 @@
-"""The process between kernel and ranks: exactly torchrun.
+"""The process between kernel and ranks: exactly torchrun, kept warm.
 
-    python -m labsupport.distributed.agent RUN_FOLDER NPROC
+    python -m labsupport.distributed.agent CHANNEL      (the kernel does it)
 
-It calls torchrun's own `parse_args` and `run`, then writes down every rank's
-exit code, which torchrun only prints.
+CHANNEL is the number of a socket on which the kernel sends one request for
+each cell, a line of JSON: {"folder": ..., "nproc": ..., "arguments": [...]}.
+The agent calls torchrun's own `parse_args` and `run`, writes down every rank's
+exit code, which torchrun only prints, and answers with an empty line. It leaves
+when nothing was asked of it for some minutes, and gives its memory back.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from labsupport.distributed.folders import RunFolder, write_json
 from labsupport.distributed.lifeline import end_with_the_kernel
 
+IDLE_S = 300.0
+# How often torchrun looks whether a rank has ended.
+MONITOR_S = 0.02
 
-def torchrun_arguments(folder: RunFolder, nproc: int) -> list[str]:
+
+def torchrun_arguments(folder: RunFolder, request: dict[str, Any]) -> list[str]:
     """The command line, as after the word `torchrun`.
 
     Port 0: the rendezvous store takes a free port and says which, so there is
     no moment in which another process could take a port that was found free.
-    One attempt only: a failing cell must not run a second time by itself.
+    Without --max-restarts a failing cell must not run a second time by itself.
     """
+    defaults = {
+        "--nnodes": "1",
+        "--nproc-per-node": str(request["nproc"]),
+        "--rdzv-backend": "c10d",
+        "--rdzv-endpoint": "127.0.0.1:0",
+        "--rdzv-id": folder.path.name,
+        "--max-restarts": "0",
+        "--monitor-interval": str(MONITOR_S),
+        "--shutdown-timeout": "3",
+        "--log-dir": str(folder.path / "torchrun"),
+    }
+    if "--nnodes" not in request["arguments"]:
+        defaults["--local-addr"] = "127.0.0.1"
+    chosen = defaults | request["arguments"]
     return [
-        "--nnodes=1",
-        f"--nproc-per-node={nproc}",
-        "--rdzv-backend=c10d",
-        "--rdzv-endpoint=127.0.0.1:0",
-        "--local-addr=127.0.0.1",
-        f"--rdzv-id={folder.path.name}",
-        "--max-restarts=0",
-        "--shutdown-timeout=3",
-        f"--log-dir={folder.path / 'torchrun'}",
+        *(f"{name}={value}" for name, value in chosen.items()),
         "--module",
         "labsupport.distributed.worker",
         str(folder.path),
@@ -50,39 +65,65 @@ def use_loopback() -> None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
-def end_ranks(folder: RunFolder) -> None:
+def end_everything() -> None:
     """End what the ranks did not end themselves when the kernel went."""
-    from labsupport.distributed.processes import of_run
+    from labsupport.distributed.processes import end_all, of_pool
 
-    for process in of_run(folder):
-        if process.pid != os.getpid():
-            process.kill()
+    token, me = os.environ["LABS_POOL"], os.getpid()
+    end_all(lambda: [process for process in of_pool(token) if process.pid != me])
 
 
-def main() -> None:
-    folder = RunFolder(Path(sys.argv[1]))
-    nproc = int(sys.argv[2])
-    end_with_the_kernel(first=lambda: end_ranks(folder))
-
+def run_cell(request: dict[str, Any]) -> None:
+    """Run one cell under torchrun and write down how it ended."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
+    from labsupport.distributed.forked import Rank
     from labsupport.distributed.rank_api import choose_backend
 
+    folder, nproc = RunFolder(Path(request["folder"])), request["nproc"]
     chosen, gpus = choose_backend(nproc)
     os.environ["LABS_BACKEND"] = chosen
+    # torch lets the ranks of all attempts meet in one store. With gloo a rank
+    # that was restarted then finds the addresses of those that have died.
+    several = request["arguments"].get("--max-restarts", "0") != "0"
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = str(int(several))
     write_json(folder.machine, {"backend": chosen, "gpus": gpus})
-    use_loopback()
-    exitcodes: dict[int, int] = dict.fromkeys(range(nproc), 0)
     error = None
+    Rank.latest.clear()
     try:
-        run(parse_args(torchrun_arguments(folder, nproc)))
-    except ChildFailedError as failed:
-        for rank, failure in failed.failures.items():
-            exitcodes[rank] = failure.exitcode
+        run(parse_args(torchrun_arguments(folder, request)))
+    except ChildFailedError:
+        pass  # the exit codes say it
     except Exception:  # torchrun itself failed; the kernel shows what it said
         error = traceback.format_exc()
-    write_json(folder.agent_end, {"exitcodes": exitcodes, "error": error})
+    codes = dict.fromkeys(range(nproc), 0) | Rank.exit_codes()
+    write_json(folder.agent_end, {"exitcodes": codes, "error": error})
+
+
+def main() -> None:
+    end_with_the_kernel(first=end_everything)
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.set_inheritable(False)
+    channel.settimeout(IDLE_S)
+    use_loopback()
+    from labsupport.distributed.forked import use_forked_ranks
+
+    use_forked_ranks()
+    requests = channel.makefile("r", encoding="utf-8")
+    while True:
+        try:
+            line = requests.readline()
+        except TimeoutError:
+            return
+        if not line:
+            return
+        request = json.loads(line)
+        with Path(RunFolder(Path(request["folder"])).agent_log).open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        run_cell(request)
+        channel.sendall(b"\n")
 
 
 if __name__ == "__main__":

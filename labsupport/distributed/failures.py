@@ -18,7 +18,7 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from labsupport.distributed.folders import RunFolder, read_json
+from labsupport.distributed.folders import RunFolder, place, read_json
 from labsupport.distributed.ranks import RankError, name_ranks
 from labsupport.distributed.tracebacks import stack_lines
 
@@ -50,20 +50,30 @@ class RankEnd:
     lines: list[str] = field(default_factory=list)
 
 
-def how_it_ended(folder: RunFolder, rank: int, exitcode: int) -> RankEnd:
-    """Put together what the rank wrote and what torchrun saw."""
-    end: dict[str, Any] | None = read_json(folder.end(rank))
+def how_it_ended(
+    folder: RunFolder, rank: int, exitcode: int, attempt: int | None = None
+) -> RankEnd:
+    """Put together what the rank wrote and what torchrun saw.
+
+    Args:
+        rank: its number on this machine; the result has its number among all.
+    """
+    written = folder.end(rank)
+    if attempt is not None:
+        written = folder.end_of_attempt(attempt, rank)
+    number = place(folder, 0)[0] + rank
+    end: dict[str, Any] | None = read_json(written)
     if end is not None and end["kind"] != "done":
         keys = ("type", "message", "time", "lines")
-        return RankEnd(rank, end["kind"], **{key: end[key] for key in keys})
+        return RankEnd(number, end["kind"], **{key: end[key] for key in keys})
     if exitcode == 0:
-        return RankEnd(rank, "done" if end else "left", message="os._exit(0)")
+        return RankEnd(number, "done" if end else "left", message="os._exit(0)")
     if exitcode == -signal.SIGTERM:
-        return RankEnd(rank, "stopped")
+        return RankEnd(number, "stopped")
     where = ", after the cell's last line" if end else ""
     if exitcode > 0:
         message = f"ended with exit code {exitcode} and no exception (os._exit?){where}"
-        return RankEnd(rank, "exit", f"exit code {exitcode}", message)
+        return RankEnd(number, "exit", f"exit code {exitcode}", message)
     try:
         name = signal.Signals(-exitcode).name
     except ValueError:
@@ -71,7 +81,7 @@ def how_it_ended(folder: RunFolder, rank: int, exitcode: int) -> RankEnd:
     cause = CAUSES_OF_SIGNALS.get(name, "")
     message = f"was killed ({name}){where}" + (f": {cause}" if cause else "")
     stack = stack_lines(read_stacks(folder, rank), folder)
-    return RankEnd(rank, "killed", name, message, lines=stack)
+    return RankEnd(number, "killed", name, message, lines=stack)
 
 
 def read_stacks(folder: RunFolder, rank: int) -> str:
@@ -81,9 +91,18 @@ def read_stacks(folder: RunFolder, rank: int) -> str:
         return ""
 
 
-def diagnose(folder: RunFolder, exitcodes: dict[int, int]) -> RankError | None:
-    """The root cause among the ranks' ends, or None when all went well."""
-    ends = [how_it_ended(folder, rank, code) for rank, code in exitcodes.items()]
+def diagnose(
+    folder: RunFolder, exitcodes: dict[int, int], attempt: int | None = None
+) -> RankError | None:
+    """The root cause among the ranks' ends, or None when all went well.
+
+    Args:
+        exitcodes: by local rank, as torchrun saw them.
+        attempt: the attempt that torchrun has given up; None for the last one.
+    """
+    ends = [
+        how_it_ended(folder, rank, code, attempt) for rank, code in exitcodes.items()
+    ]
     failed = [end for end in ends if end.kind not in ("done", "left")]
     if not failed:
         return None
@@ -105,13 +124,14 @@ def diagnose(folder: RunFolder, exitcodes: dict[int, int]) -> RankError | None:
         kind="left" if root.kind == "done" else root.kind,
         type="" if root.kind == "left" else root.type,
         message=root.message,
-        report=write_report(folder, root, ends, len(exitcodes)),
+        report=write_report(folder, root, ends),
     )
 
 
-def write_report(folder: RunFolder, root: RankEnd, ends: list[RankEnd], n: int) -> str:
+def write_report(folder: RunFolder, root: RankEnd, ends: list[RankEnd]) -> str:
     """The first failing rank's own lines, then one line for each group of others."""
-    who = f"rank {root.rank} of {n}"
+    first, world = place(folder, len(ends))
+    who = f"rank {root.rank} of {world}"
     waiting = [end for end in ends if end.kind == "peer"]
     if root.kind in ("done", "left"):
         how = "" if root.kind == "done" else f" ({root.message})"
@@ -134,7 +154,7 @@ def write_report(folder: RunFolder, root: RankEnd, ends: list[RankEnd], n: int) 
     others = [end for end in ends if end.rank != root.rank]
     lines += lines_for_others(root, others)
     if root.kind == "error" and any(map(LIBRARY_FRAME.match, root.lines)):
-        traceback = folder.traceback(root.rank)
+        traceback = folder.traceback(root.rank - first)
         lines.append(f"(library frames: {folder.shown}/{traceback.name})")
     return "\n".join(lines)
 
@@ -163,21 +183,22 @@ def timed_out(
     folder: RunFolder, nproc: int, seconds: float, asked: list[int]
 ) -> RankError:
     """The report of a run that was ended at its timeout: where each rank was."""
-    first = f"not finished after {seconds:g} s (--timeout), so every rank was ended"
-    lines = [first]
+    message = f"not finished after {seconds:g} s (--timeout), so every rank was ended"
+    lines = [message]
+    first = place(folder, nproc)[0]
     for rank in range(nproc):
         end = read_json(folder.end(rank))
         where = stack_lines(read_stacks(folder, rank), folder) if rank in asked else []
         if where:
-            lines += [f"rank {rank} was here:", *where]
+            lines += [f"rank {first + rank} was here:", *where]
         elif end is not None:
-            lines.append(f"rank {rank} had ended")
+            lines.append(f"rank {first + rank} had ended")
         else:
-            lines.append(f"rank {rank} had not started the cell")
-    return RankError(None, "timeout", "", first, "\n".join(lines))
+            lines.append(f"rank {first + rank} had not started the cell")
+    return RankError(None, "timeout", "", message, "\n".join(lines))
 
 
-def launch_failed(folder: RunFolder, exitcode: int) -> RankError:
+def launch_failed(folder: RunFolder, exitcode: int | None) -> RankError:
     """torchrun ended without saying how its ranks did; its last words."""
     end = read_json(folder.agent_end) or {}
     try:
@@ -185,6 +206,7 @@ def launch_failed(folder: RunFolder, exitcode: int) -> RankError:
     except FileNotFoundError:
         said = ""
     words = (end.get("error") or said).strip().splitlines()[-5:]
-    message = f"torchrun itself ended with exit code {exitcode}"
+    how = "" if exitcode is None else f" with exit code {exitcode}"
+    message = f"torchrun itself ended{how}"
     report = "\n".join([message, *words, f"(all of it: {folder.shown}/agent.log)"])
     return RankError(None, "launch", "", message, report)

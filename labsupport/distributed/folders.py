@@ -22,9 +22,10 @@ KEPT = 20
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Names the files of one run. Written by the kernel: cell, pushed names.
-    Written by the agent: its log, the machine, the exit codes. Written by a
-    rank: the files that carry its number.
+    """Names the files of one run. Written by the kernel: cell, pushed names,
+    settings. Written by the agent: its log, the machine, the exit codes. Written
+    by a rank: the files that carry its number, which is LOCAL_RANK, its number
+    on this machine.
     """
 
     path: Path
@@ -47,14 +48,31 @@ class RunFolder:
         return self.path / "pushed.safetensors"
 
     @property
-    def import_path(self) -> Path:
-        """The kernel's sys.path, so that a rank imports what the notebook can."""
-        return self.path / "import_path.json"
+    def settings(self) -> Path:
+        """What a rank has to know before the cell: see launch.write_settings."""
+        return self.path / "settings.json"
 
     @property
     def machine(self) -> Path:
         """What the agent found: {"backend": "gloo", "gpus": 0}."""
         return self.path / "machine.json"
+
+    @property
+    def place(self) -> Path:
+        """Where this machine's ranks stand among all: {"first": 0, "world": 4}."""
+        return self.path / "place.json"
+
+    @property
+    def attempts(self) -> Path:
+        """The attempts that torchrun has given up, first one first: a list of
+        {"0": exit code, ...} by local rank. Exists after a restart only.
+        """
+        return self.path / "attempts.json"
+
+    @property
+    def next(self) -> Path:
+        """Where ranks that were kept read which folder to run next."""
+        return self.path / "next.json"
 
     @property
     def agent_log(self) -> Path:
@@ -82,11 +100,22 @@ class RunFolder:
     def end(self, rank: int) -> Path:
         return self.path / f"rank{rank}.end.json"
 
+    def end_of_attempt(self, attempt: int, rank: int) -> Path:
+        """Where `end` is moved when torchrun starts the rank anew."""
+        return self.path / f"rank{rank}.end.{attempt}.json"
+
     def traceback(self, rank: int) -> Path:
         return self.path / f"rank{rank}.traceback.txt"
 
     def values(self, rank: int) -> Path:
         return self.path / f"rank{rank}.values"
+
+    def metrics(self, rank: int) -> Path:
+        """What the rank logged, a JSON object a line."""
+        return self.path / f"rank{rank}.metrics.jsonl"
+
+    def traffic(self, rank: int) -> Path:
+        return self.path / f"rank{rank}.traffic.json"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -102,6 +131,16 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
+
+
+def place(folder: RunFolder, nproc: int) -> tuple[int, int]:
+    """The number of this machine's first rank, and how many ranks there are.
+
+    The first rank writes it; before that, or if it never got so far, the ranks
+    are taken to be on this machine only.
+    """
+    known = read_json(folder.place)
+    return (known["first"], known["world"]) if known else (0, nproc)
 
 
 def new_run_folder(name: str) -> RunFolder:

@@ -1,28 +1,24 @@
-"""Start the agent, watch the run, end what is left of it."""
+"""Run a cell on an agent, watch it, end what is left of it."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from typing import Any
 
-from labsupport.distributed import failures, processes
+from labsupport.distributed import failures, kept, pool, processes
 from labsupport.distributed.folders import RunFolder, read_json, write_json
+from labsupport.distributed.metrics import MetricsChannel
+from labsupport.distributed.options import Options
 from labsupport.distributed.output import Screen
+from labsupport.distributed.pool import Pool
 from labsupport.distributed.ranks import RankError, Ranks, RunInterrupted
 from labsupport.errors import LabError
 from labsupport.settings import is_interactive
 
-LOOK_EVERY_S = 0.1
+LOOK_EVERY_S = 0.05
 RANKS_PER_CORE = 16
-# What a kernel inside another torchrun, or a shell, may have set.
-NOT_INHERITED = ("TORCHELASTIC_", "PET_", "LABS_RUN", "LABS_BACKEND")
-NOT_INHERITED_NAMES = (
-    "RANK LOCAL_RANK GROUP_RANK ROLE_RANK WORLD_SIZE LOCAL_WORLD_SIZE "
-    "GROUP_WORLD_SIZE ROLE_WORLD_SIZE ROLE_NAME MASTER_ADDR MASTER_PORT"
-).split()
 _said: set[str] = set()
 
 
@@ -55,133 +51,196 @@ def check_size(nproc: int) -> None:
         )
 
 
-def environment(folder: RunFolder) -> dict[str, str]:
-    """The kernel's environment, and what makes a rank this run's."""
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(NOT_INHERITED) and name not in NOT_INHERITED_NAMES
-    }
-    env["LABS_RUN"] = str(folder.path)
-    env["PYTHONUNBUFFERED"] = "1"
-    env["MPLBACKEND"] = "Agg"  # a kernel's inline backend has no notebook here
-    env.setdefault("OMP_NUM_THREADS", "1")
-    # Warnings of torch's C++ code carry times and addresses; errors stay.
-    env.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    return env
-
-
-def start(folder: RunFolder, nproc: int) -> subprocess.Popen[bytes]:
-    """Start the agent. Its stdin is the lifeline; see lifeline.py.
-
-    In a session of its own: Jupyter's interrupt goes to the kernel's process
-    group, and what happens to the ranks then is for the kernel to decide.
+def write_settings(folder: RunFolder, options: Options) -> None:
+    """What a rank has to know: where to import from, where to stand, and
+    whether to stay when the cell is done.
     """
-    write_json(folder.import_path, [os.path.abspath(entry) for entry in sys.path])  # noqa: PTH100
-    with folder.agent_log.open("wb") as log:
-        return subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "labsupport.distributed.agent",
-                str(folder.path),
-                str(nproc),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment(folder),
-            start_new_session=True,
+    content = {
+        "sys_path": [os.path.abspath(entry) for entry in sys.path],  # noqa: PTH100
+        "cwd": os.getcwd(),  # noqa: PTH109
+        "keep": options.keep,
+    }
+    write_json(folder.settings, content)
+
+
+def torchrun_arguments(options: Options) -> dict[str, str]:
+    """What the cell asks of torchrun beyond the agent's defaults."""
+    arguments = {}
+    if options.max_restarts:
+        arguments["--max-restarts"] = str(options.max_restarts)
+    if options.nnodes > 1:
+        arguments["--nnodes"] = str(options.nnodes)
+        arguments["--rdzv-endpoint"] = str(options.rdzv_endpoint)
+        arguments["--rdzv-id"] = options.rdzv_id or options.name
+    return arguments
+
+
+class Watch:
+    """One run, seen from the kernel.
+
+    Attributes:
+        home: the folder with which the agent started these ranks; the run's own
+            unless the ranks were kept from an earlier cell.
+        answered: the agent has said that the ranks have ended.
+    """
+
+    def __init__(
+        self, pool: Pool, folder: RunFolder, home: RunFolder, options: Options
+    ) -> None:
+        self.pool, self.folder, self.home = pool, folder, home
+        self.options = options
+        self.screen = Screen(folder, options.nproc, is_interactive())
+        self.metrics = MetricsChannel(folder, options.nproc, is_interactive())
+        self.answered = False
+        self.machine_said = False
+        self.restarts_said = 0
+
+    def until_end(self) -> RankError | None:
+        """Show output until the ranks have ended or the time is up."""
+        seconds = self.options.timeout
+        deadline = time.monotonic() + seconds if seconds else float("inf")
+        while True:
+            self.answered = self.pool.has_answered(LOOK_EVERY_S)
+            self.show()
+            if self.answered:
+                return self.outcome()
+            if self.options.keep and self.all_done():
+                return None
+            if time.monotonic() > deadline:
+                return self.timed_out()
+
+    def show(self) -> None:
+        self.machine_said = self.machine_said or self.say_machine()
+        self.screen.update()
+        self.metrics.update()
+        self.say_restarts()
+
+    def all_done(self) -> bool:
+        """Whether every rank has run the cell and waits for the next one."""
+        ends = [read_json(self.folder.end(r)) for r in range(self.options.nproc)]
+        return all(end is not None and end["kind"] == "done" for end in ends)
+
+    def outcome(self) -> RankError | None:
+        """The root cause once the agent has answered, or ended."""
+        end = read_json(self.home.agent_end)
+        if end is None or end["error"]:
+            return failures.launch_failed(self.home, self.pool.agent.poll())
+        codes = {int(rank): code for rank, code in end["exitcodes"].items()}
+        return failures.diagnose(self.folder, codes)
+
+    def timed_out(self) -> RankError:
+        ranks = processes.rank_pids(self.folder, self.options.nproc)
+        asked = processes.ask_for_stacks(self.folder, ranks, self.pool.cell_processes())
+        return failures.timed_out(
+            self.folder, self.options.nproc, self.options.timeout, asked
         )
 
+    def say_machine(self) -> bool:
+        """Say which backend there is, if it is not the one a reader expects."""
+        machine = read_json(self.home.machine)
+        if machine is None:
+            return False
+        gpus = machine["gpus"]
+        if machine["backend"] == "gloo":
+            if gpus == 0:
+                say_once("gloo", "no GPU: gloo on CPU")
+            else:
+                say_once(
+                    "few", f"{self.options.nproc} processes, {gpus} GPU: gloo on CPU"
+                )
+        return True
 
-def say_machine(folder: RunFolder, nproc: int) -> bool:
-    """Say which backend there is, if it is not the one a reader expects."""
-    machine = read_json(folder.machine)
-    if machine is None:
-        return False
-    gpus = machine["gpus"]
-    if machine["backend"] == "gloo":
-        if gpus == 0:
-            say_once("gloo", "no GPU: gloo on CPU")
-        else:
-            say_once("few", f"{nproc} processes, {gpus} GPU: gloo on CPU")
-    return True
+    def say_restarts(self) -> None:
+        """One line for every attempt that torchrun has given up."""
+        attempts = read_json(self.home.attempts) or []
+        for attempt in range(self.restarts_said, len(attempts)):
+            codes = {int(rank): code for rank, code in attempts[attempt].items()}
+            error = failures.diagnose(self.folder, codes, attempt)
+            why = error.report.partition("\n")[0] if error else "it asked for it"
+            count = f"{attempt + 1} of {self.options.max_restarts}"
+            self.screen.show(f"[restart {count}: {why}]\n")
+        self.restarts_said = len(attempts)
 
-
-def watch(
-    agent: subprocess.Popen[bytes],
-    folder: RunFolder,
-    nproc: int,
-    timeout: float,
-    screen: Screen,
-) -> RankError | None:
-    """Show output until the agent ends or the time is up."""
-    deadline = time.monotonic() + timeout if timeout else float("inf")
-    machine_said = False
-    while True:
-        try:
-            exitcode = agent.wait(LOOK_EVERY_S)
-        except subprocess.TimeoutExpired:
-            exitcode = None
-        machine_said = machine_said or say_machine(folder, nproc)
-        screen.update()
-        if exitcode is not None:
-            return outcome(folder, exitcode)
-        if time.monotonic() > deadline:
-            asked = processes.ask_for_stacks(folder, nproc)
-            return failures.timed_out(folder, nproc, timeout, asked)
-
-
-def outcome(folder: RunFolder, exitcode: int) -> RankError | None:
-    """The root cause once the agent has ended."""
-    end = read_json(folder.agent_end)
-    if end is None or end["error"]:
-        return failures.launch_failed(folder, exitcode)
-    codes = {int(rank): code for rank, code in end["exitcodes"].items()}
-    return failures.diagnose(folder, codes)
+    def interrupt_ranks(self) -> None:
+        """Send SIGINT, so that a `finally` in the cell runs. A rank that waits
+        inside C code does not notice it.
+        """
+        pids = processes.rank_pids(self.folder, self.options.nproc)
+        own = self.pool.cell_processes()
+        reached = processes.signal_ranks(pids, own, processes.signal.SIGINT)
+        asked = {pids[rank] for rank in reached}
+        ranks = [process for process in own if process.pid in asked]
+        processes.psutil.wait_procs(ranks, timeout=processes.GENTLE_S)
 
 
-def run(folder: RunFolder, nproc: int, timeout: float) -> Ranks:
-    """Run the cell in `folder` on `nproc` ranks and wait for it.
+def run(folder: RunFolder, options: Options) -> Ranks:
+    """Run the cell in `folder` and wait for it.
 
     Raises:
         RunInterrupted: the reader stopped the cell; all processes have ended.
     """
-    screen = Screen(folder, nproc, is_interactive())
-    agent: subprocess.Popen[bytes] | None = None
-    interrupted = False
+    write_settings(folder, options)
+    watch: Watch | None = None
+    interrupted, stays = False, False
     error = None
     try:
-        agent = start(folder, nproc)
-        error = watch(agent, folder, nproc, timeout, screen)
+        watch = start(folder, options)
+        error = watch.until_end()
+        stays = options.keep and error is None and not watch.answered
     except KeyboardInterrupt:
         interrupted = True
     finally:
-        end_run(agent, folder, nproc, gently=interrupted)
-    screen.finish()
-    shared = [read_values(folder, rank) for rank in range(nproc)]
-    folder.finished.touch()
+        if watch is not None and not stays:
+            end_run(watch, gently=interrupted)
+    if watch is not None:
+        watch.show()
+        watch.screen.finish()
+        watch.metrics.finish()
+    if watch is not None and stays:
+        kept.hold(options, watch.pool, watch.home, folder)
+    else:
+        folder.finished.touch()
     if interrupted:
-        processes_ = "process" if nproc == 1 else "processes"
-        raise RunInterrupted(f"stopped; all {nproc} {processes_} have ended")
-    return Ranks(shared, error, folder.shown)
+        count = options.nproc
+        word = "process" if count == 1 else "processes"
+        raise RunInterrupted(f"stopped; all {count} {word} have ended")
+    shared = [read_values(folder, rank) for rank in range(options.nproc)]
+    rows = [] if watch is None else watch.metrics.rows
+    first = failures.place(folder, options.nproc)[0]
+    return Ranks(shared, error, folder.shown, rows, first)
 
 
-def end_run(
-    agent: subprocess.Popen[bytes] | None, folder: RunFolder, nproc: int, gently: bool
-) -> None:
-    """No process of the run is left when this returns, not even if the reader
+def start(folder: RunFolder, options: Options) -> Watch:
+    """Hand the cell to the ranks that were kept, or to an agent."""
+    earlier = kept.take(options)
+    if earlier is not None:
+        write_json(earlier.folder.next, {"folder": str(folder.path)})
+        return Watch(earlier.pool, folder, earlier.home, options)
+    agent = pool.borrow(folder.agent_log, options.fresh)
+    arguments = torchrun_arguments(options)
+    try:
+        if not agent.request(folder, options.nproc, arguments):
+            agent.end()  # it had been idle, and left at this very moment
+            agent = pool.borrow(folder.agent_log, fresh=True)
+            agent.request(folder, options.nproc, arguments)
+        return Watch(agent, folder, folder, options)
+    except BaseException:
+        agent.end()
+        raise
+
+
+def end_run(watch: Watch, gently: bool) -> None:
+    """No process of the cell is left when this returns, not even if the reader
     interrupts a second time.
     """
     try:
-        processes.end_all(folder, nproc, gently)
+        if gently:
+            watch.interrupt_ranks()
+        watch.pool.end_cell(watch.answered)
     except KeyboardInterrupt:
-        processes.end_all(folder, nproc, gently=False)
-    if agent is not None:
-        assert agent.stdin is not None
-        agent.stdin.close()
-        agent.wait()
+        watch.pool.end()
+    watch.home.finished.touch()
+    pool.give_back(watch.pool)
 
 
 def read_values(folder: RunFolder, rank: int) -> dict[str, Any]:

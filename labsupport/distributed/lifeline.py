@@ -1,8 +1,8 @@
 """End when the kernel ends, however it ends.
 
 The kernel holds the write end of a pipe whose read end is the stdin of the
-agent, and torchrun's ranks inherit it. Nothing is ever written. When the
-kernel is gone the system closes its end, and a read returns at once.
+agent, and its fork server and ranks inherit it. Nothing is ever written. When
+the kernel is gone the system closes its end, and a read returns at once.
 
 PR_SET_PDEATHSIG is the usual answer, but it exists on Linux only, and it fires
 when the *thread* that started the child ends. As a second rope the parent's
@@ -22,17 +22,17 @@ from collections.abc import Callable
 PARENT_CHECK_S = 1.0
 
 
-def end_with_the_kernel(first: Callable[[], None] | None = None) -> None:
-    """Watch stdin in a thread.
+def end_with_the_kernel(fd: int = 0, first: Callable[[], None] | None = None) -> None:
+    """Watch the pipe in a thread.
 
     Args:
+        fd: the pipe's read end.
         first: called before this process ends. The agent passes a function
             that ends the ranks, should one not get round to it by itself.
     """
-    lifeline = os.dup(0)
     threading.Thread(
         target=_watch,
-        args=(lifeline, os.getppid(), first),
+        args=(os.dup(fd), os.getppid(), first),
         name="lifeline",
         daemon=True,
     ).start()

@@ -2,62 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import keyword
-import shlex
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from labsupport.distributed import launch
 from labsupport.distributed.folders import RunFolder, new_run_folder
+from labsupport.distributed.options import option_parser, parse_options
 from labsupport.distributed.ranks import Ranks, RanksFailed
 from labsupport.errors import LabError
 
 if TYPE_CHECKING:
     from labsupport.distributed.functions import Pushed
-
-USAGE = (
-    "%%torchrun [--nproc N] [--timeout SECONDS] [--name NAME] [--push NAME,NAME] "
-    "[--save FILE.py] [--may-fail]"
-)
-
-
-class OptionParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise LabError(f"{message}. Use: {USAGE}")
-
-
-def parse_options(line: str) -> argparse.Namespace:
-    """The options of the magic's first line.
-
-    Raises:
-        LabError: an unknown option, or a value out of range.
-    """
-    parser = OptionParser(prog="%%torchrun", add_help=False, allow_abbrev=False)
-    parser.add_argument("--nproc", type=int, default=2)
-    parser.add_argument("--timeout", type=float, default=600.0)
-    parser.add_argument("--name", default="ranks")
-    parser.add_argument("--push", action="append", default=[])
-    parser.add_argument("--save")
-    parser.add_argument("--may-fail", action="store_true")
-    try:
-        options = parser.parse_args(shlex.split(line))
-    except ValueError as error:  # an unclosed quotation mark
-        raise LabError(f"{error} in `{line}`. Use: {USAGE}") from None
-    pushed = [name.strip() for names in options.push for name in names.split(",")]
-    options.push = [name for name in pushed if name]
-    if options.nproc < 1:
-        raise LabError(f"--nproc {options.nproc}: use at least 1 process.")
-    if not options.timeout >= 0:
-        raise LabError(
-            f"--timeout {options.timeout:g}: use seconds, or 0 for no limit."
-        )
-    if not options.name.isidentifier() or keyword.iskeyword(options.name):
-        raise LabError(
-            f"--name {options.name}: use a Python name; the cell's values arrive in "
-            "the variable of that name."
-        )
-    return options
 
 
 def check_syntax(body: str) -> None:
@@ -135,7 +90,7 @@ def torchrun(line: str, body: str, namespace: dict[str, Any]) -> None:
         save_script(target, body, pushed or Pushed({}, set()), options.nproc)
     folder = new_run_folder(options.name)
     write_run(folder, line, body, pushed)
-    ranks = launch.run(folder, options.nproc, options.timeout)
+    ranks = launch.run(folder, options)
     namespace[options.name] = ranks
     if ranks.error is None:
         return
@@ -163,5 +118,7 @@ def load(ipython: Any) -> None:
     def magic(line: str, cell: str) -> None:
         torchrun(line, cell, ipython.user_ns)
 
-    magic.__doc__ = f"Run the cell on several processes: {USAGE}"
+    magic.__doc__ = (
+        f"Run the cell on several processes.\n\n{option_parser().format_help()}"
+    )
     ipython.register_magic_function(magic, "cell", "torchrun")

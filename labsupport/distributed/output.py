@@ -1,22 +1,24 @@
 """Show what the ranks print, while they print it.
 
-Rank 0 is shown live and plain; the others at the end, in one fold in
-JupyterLab and as lines that begin with `[rank 1]` elsewhere. The ranks write
-to files, and the kernel prints from them: under nbval a child's own output
-would be lost. Prints are joined, about ten a second, since Jupyter drops
-output above 1 MB/s; and one cell shows 200 kB at most, the rest stays in the
-log whose path is printed.
+Rank 0 is shown live and plain. The others are shown in JupyterLab in panels
+that can be opened while the cell runs, and at the end in one fold; elsewhere
+at the end, as lines that begin with `[rank 1]`. The ranks write to files, and
+the kernel prints from them: under nbval a child's own output would be lost.
+Prints are joined, some twenty a second at most, since Jupyter drops output
+above 1 MB/s; and one cell shows 200 kB at most, the rest stays in the log whose
+path is printed.
 """
 
 from __future__ import annotations
 
 import html
+import os
 import re
 import sys
-import time
 from pathlib import Path
 
-from labsupport.distributed.folders import RunFolder
+from labsupport.distributed.folders import RunFolder, place
+from labsupport.distributed.panels import Panels
 from labsupport.distributed.ranks import name_ranks
 from labsupport.distributed.tracebacks import site_packages
 
@@ -25,7 +27,6 @@ OTHERS_BYTES = 80_000
 TAIL_BYTES = 4_000
 LONGEST_LINE = 16_000
 CHUNK_BYTES = 1 << 18
-SIGN_OF_LIFE_S = 5.0
 # Control characters other than tab, newline, carriage return and escape.
 NOISE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f]")
 
@@ -38,7 +39,6 @@ class LogReader:
         pending: the beginning of a line that is not finished.
         room: bytes that may still be shown.
         full: a line no longer fitted; `read_to` is where it begins.
-        latest: the last line taken.
     """
 
     def __init__(self, path: Path, most: int) -> None:
@@ -47,7 +47,6 @@ class LogReader:
         self.pending = b""
         self.room = most
         self.full = False
-        self.latest = ""
 
     def size(self) -> int:
         try:
@@ -92,7 +91,6 @@ class LogReader:
             self.read_to -= len(line) + ended
             return
         self.room -= size
-        self.latest = text
         lines.append(text)
 
     def progress(self) -> str:
@@ -105,16 +103,21 @@ class LogReader:
         """
         if not self.full:
             return []
-        start = max(self.read_to, self.size() - TAIL_BYTES)
-        with self.path.open("rb") as file:
-            file.seek(start)
-            tail = file.read()
-        if start > self.read_to:  # begin with a whole line, if there is one
-            tail = tail.partition(b"\n")[2] or tail
-        missing = max(0, self.size() - self.read_to - len(tail))
-        lines = [clean(line) for line in tail.rstrip(b"\n").split(b"\n")]
+        lines, size = last_lines(self.path, self.read_to)
+        missing = max(0, self.size() - self.read_to - size)
         note = f"[... {missing / 1000:.0f} kB more in {shown} ...]"
         return [note, *lines] if missing > 0 else lines
+
+
+def last_lines(path: Path, after: int = 0) -> tuple[list[str], int]:
+    """A log's last lines from byte `after` on, and how many bytes they are."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = file.seek(max(after, size - TAIL_BYTES))
+        tail = file.read()
+    if start > after:  # begin with a whole line, if there is one
+        tail = tail.partition(b"\n")[2] or tail
+    return [clean(line) for line in tail.rstrip(b"\n").split(b"\n")], len(tail)
 
 
 def clean(line: bytes) -> str:
@@ -134,7 +137,7 @@ class Screen:
             LogReader(folder.log(rank), (each if rank else RANK_0_BYTES) - TAIL_BYTES)
             for rank in range(nproc)
         ]
-        self.last_shown = time.monotonic()
+        self.panels = Panels()
         self.bar = ""
 
     def hide_paths(self, text: str) -> str:
@@ -143,8 +146,8 @@ class Screen:
         """
         text = text.replace(str(self.folder.cell), "cell")
         text = text.replace(str(self.folder.pushed_source), "pushed")
-        for place in site_packages():
-            text = text.replace(place, "")
+        for packages in site_packages():
+            text = text.replace(packages, "")
         return text
 
     def show(self, text: str) -> None:
@@ -153,7 +156,6 @@ class Screen:
         self.bar = ""
         sys.stdout.write(lead + self.hide_paths(text))
         sys.stdout.flush()
-        self.last_shown = time.monotonic()
 
     def update(self) -> None:
         """Show what rank 0 has printed since the last call."""
@@ -171,32 +173,29 @@ class Screen:
         if bar and bar != self.bar:
             self.show(bar)
             self.bar = bar
-        if time.monotonic() - self.last_shown > SIGN_OF_LIFE_S:
-            self.show_sign_of_life()
+        self.panels.update(self.other_ranks)
 
-    def show_sign_of_life(self) -> None:
-        """Rank 0 is silent: show another rank's newest line."""
-        self.last_shown = time.monotonic()
-        for rank, reader in enumerate(self.readers[1:], start=1):
-            # A second reader, so that the fold at the end still has everything.
-            newest = LogReader(reader.path, most=2 * TAIL_BYTES)
-            newest.read_to = max(0, reader.size() - TAIL_BYTES)
-            newest.new_lines()
-            if newest.latest and newest.latest != reader.latest:
-                reader.latest = newest.latest
-                self.show(f"[rank {rank}] {newest.latest[:200]}\n")
-                return
+    def other_ranks(self) -> dict[int, list[str]]:
+        """The newest lines of every rank after the first, by its number."""
+        first = place(self.folder, len(self.readers))[0]
+        newest = {}
+        for local, reader in enumerate(self.readers[1:], start=1):
+            lines = last_lines(reader.path)[0] if reader.size() else []
+            newest[first + local] = [self.hide_paths(line) for line in lines]
+        return newest
 
     def finish(self) -> None:
         """Show the end of rank 0's log, then the other ranks."""
         first, *others = self.readers
         self.update()
+        self.panels.close()
         name = f"{self.folder.shown}/{first.path.name}"
         lines = first.new_lines(last=True) + first.rest(name)
         if lines:
             self.show("\n".join(lines) + "\n")
         by_rank = {}
-        for rank, reader in enumerate(others, start=1):
+        start = place(self.folder, len(self.readers))[0] + 1
+        for rank, reader in enumerate(others, start=start):
             lines = reader.new_lines(last=True)
             lines += reader.rest(f"{self.folder.shown}/{reader.path.name}")
             if lines:

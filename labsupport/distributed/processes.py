@@ -1,18 +1,22 @@
-"""The processes of one run: find them, ask where they are, end them.
+"""The processes that a notebook's torchrun cells have started: find them, ask
+where they are, end them.
 
-A process belongs to a run when it was started with that run's folder in its
-environment (LABS_RUN). The folder's name is unique, and children inherit the
-variable, so this finds the agent, every rank, and whatever the cell started,
+An agent is started with a token in its environment (LABS_POOL). Everything
+below it inherits the token, whether forked or executed, so a search for it
+finds the agent, its fork server, every rank and whatever the cells started,
 and never a stranger that happens to have the number of a process that ended.
-torchrun gives every rank a session of its own, so ending the agent's process
-group would not reach them.
+
+The agent and its fork server share a session; each rank leads one of its own.
+So of a pool's processes those outside the agent's session belong to the cell.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
+from collections.abc import Callable
 
 import psutil
 
@@ -22,19 +26,39 @@ GENTLE_S = 1.5
 HARD_S = 2.0
 
 
-def of_run(folder: RunFolder) -> list[psutil.Process]:
-    """Every live process that belongs to the run."""
-    own = []
+def of_pool(token: str) -> list[psutil.Process]:
+    """Every live process that carries the token."""
+    found = []
     mine = psutil.Process().uids().real
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if process.uids().real != mine:
                 continue
-            if process.environ().get("LABS_RUN") != str(folder.path):
+            if process.environ().get("LABS_POOL") != token:
                 continue
             if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def of_cell(token: str, agent: int) -> list[psutil.Process]:
+    """The ranks, and whatever the cell started."""
+    own = []
+    for process in of_pool(token):
+        with contextlib.suppress(OSError):
+            if os.getsid(process.pid) != agent:
                 own.append(process)
     return own
+
+
+def end_all(find: Callable[[], list[psutil.Process]]) -> None:
+    """Kill what `find` finds until it finds nothing more."""
+    end = time.monotonic() + HARD_S
+    while (found := find()) and time.monotonic() < end:
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=0.5)
 
 
 def rank_pids(folder: RunFolder, nproc: int) -> dict[int, int]:
@@ -46,28 +70,32 @@ def rank_pids(folder: RunFolder, nproc: int) -> dict[int, int]:
     return pids
 
 
-def signal_ranks(folder: RunFolder, nproc: int, number: signal.Signals) -> list[int]:
-    """Send a signal to every live rank; returns the ranks that got it.
+def signal_ranks(
+    ranks: dict[int, int], own: list[psutil.Process], number: signal.Signals
+) -> list[int]:
+    """Send a signal to every rank that is among `own`; returns which got it.
 
     psutil refuses to signal a process id that meanwhile means another process.
     """
-    own = {process.pid: process for process in of_run(folder)}
+    by_pid = {process.pid: process for process in own}
     reached = []
-    for rank, pid in rank_pids(folder, nproc).items():
+    for rank, pid in ranks.items():
         with contextlib.suppress(psutil.Error):
-            if pid in own:
-                own[pid].send_signal(number)
+            if pid in by_pid:
+                by_pid[pid].send_signal(number)
                 reached.append(rank)
     return reached
 
 
-def ask_for_stacks(folder: RunFolder, nproc: int) -> list[int]:
+def ask_for_stacks(
+    folder: RunFolder, ranks: dict[int, int], own: list[psutil.Process]
+) -> list[int]:
     """Have every live rank write its stack (worker.py arranged for it).
 
     Returns the ranks that were asked, once their dumps stopped growing or a
     second has passed.
     """
-    asked = signal_ranks(folder, nproc, signal.SIGUSR1)
+    asked = signal_ranks(ranks, own, signal.SIGUSR1)
     sizes: dict[int, int] = {}
     end = time.monotonic() + 1.0
     while time.monotonic() < end:
@@ -77,32 +105,3 @@ def ask_for_stacks(folder: RunFolder, nproc: int) -> list[int]:
             break
         sizes = now
     return asked
-
-
-def end_all(folder: RunFolder, nproc: int, gently: bool) -> None:
-    """End every process of the run; returns when none is left.
-
-    Args:
-        gently: send the ranks SIGINT first, so that a `finally` in the cell
-            runs. A rank that waits inside C code does not notice it.
-
-    Ranks before the agent, so that the agent collects them and no zombie is
-    left behind.
-    """
-    if gently:
-        signal_ranks(folder, nproc, signal.SIGINT)
-        wait_until_ended(folder, nproc, GENTLE_S)
-    ranks = set(rank_pids(folder, nproc).values())
-    end = time.monotonic() + HARD_S
-    while (own := of_run(folder)) and time.monotonic() < end:
-        below = [process for process in own if process.pid in ranks] or own
-        for process in below:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(below, timeout=0.5)
-
-
-def wait_until_ended(folder: RunFolder, nproc: int, timeout: float) -> None:
-    pids = set(rank_pids(folder, nproc).values())
-    ranks = [process for process in of_run(folder) if process.pid in pids]
-    psutil.wait_procs(ranks, timeout=timeout)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labsupport.errors import LabError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Rank:
 
 
 class Ranks:
-    """The outcome of a run: one `Rank` per process, in order.
+    """The outcome of a run: one `Rank` per process on this machine, in order.
 
     Attributes:
         ok: every rank ran to its end.
@@ -79,12 +82,31 @@ class Ranks:
     """
 
     def __init__(
-        self, values: list[dict[str, Any]], error: RankError | None, folder: str
+        self,
+        values: list[dict[str, Any]],
+        error: RankError | None,
+        folder: str,
+        logged: list[dict[str, float]] | None = None,
+        first: int = 0,
     ) -> None:
-        self._ranks = [Rank(number, shared) for number, shared in enumerate(values)]
+        self._ranks = [
+            Rank(number, shared) for number, shared in enumerate(values, start=first)
+        ]
+        self._first = first
+        self._logged = logged or []
         self.error = error
         self.ok = error is None
         self.folder = folder
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """What the ranks logged: a row for each call of `log`, by rank and step."""
+        import pandas as pd
+
+        table = pd.DataFrame(self._logged)
+        if table.empty:
+            return table
+        return table.sort_values(["rank", "step"], ignore_index=True, kind="stable")
 
     def __len__(self) -> int:
         return len(self._ranks)
@@ -93,12 +115,11 @@ class Ranks:
         return iter(self._ranks)
 
     def __getitem__(self, rank: int) -> Rank:
-        try:
-            return self._ranks[rank]
-        except IndexError:
-            raise IndexError(
-                f"rank {rank} does not exist: this run had ranks 0 to {len(self) - 1}"
-            ) from None
+        last = self._first + len(self) - 1
+        if not self._first <= rank <= last:
+            there = f"ranks {self._first} to {last}"
+            raise IndexError(f"rank {rank} does not exist: this run had {there}")
+        return self._ranks[rank - self._first]
 
     def stack(self, name: str) -> Any:
         """One value from every rank along a new first dimension, rank by rank.

@@ -2,30 +2,34 @@
 
     python -u -m labsupport.distributed.worker RUN_FOLDER     (torchrun does it)
 
-Everything that is printed, by Python or by C code, goes to the rank's log.
-How the rank ended goes to its end file; see folders.py.
+or the same in a copy of a warm process (forked.py). Everything that is printed,
+by Python or by C code, goes to the rank's log. How the rank ended goes to its
+end file; see folders.py.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import faulthandler
-import json
 import os
 import signal
 import sys
+import threading
 import time
 import types
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from labsupport.distributed.folders import RunFolder, write_json
+from labsupport.distributed.folders import RunFolder, read_json, write_json
 from labsupport.distributed.lifeline import close_stdin, end_with_the_kernel
-from labsupport.distributed.rank_api import backend, share
+from labsupport.distributed.rank_api import EVERYWHERE
 
 # A rank that lost its peer waits this long before it exits, so that torchrun
 # sees the peer's own exit code and not only the SIGTERM that torchrun sends.
 GRACE_S = 1.0
+# How often a kept rank looks whether there is another cell to run.
+LOOK_EVERY_S = 0.02
 
 
 def redirect_output(log: Path) -> None:
@@ -35,7 +39,7 @@ def redirect_output(log: Path) -> None:
     os.dup2(fd, 2)
     os.close(fd)
     for stream in (sys.stdout, sys.stderr):
-        # torchrun starts Python with -u: what is printed is in the log at once.
+        # Started with PYTHONUNBUFFERED: what is printed is in the log at once.
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
 
 
@@ -57,29 +61,79 @@ def buffer_c_output_by_line() -> None:
 
 
 def main() -> None:
+    """A rank that torchrun has started as a program."""
     end_with_the_kernel()
     close_stdin()
-    folder = RunFolder(Path(sys.argv[1]))
-    rank = int(os.environ["RANK"])
+    run_rank(RunFolder(Path(sys.argv[1])))
+
+
+def run_forked(folder: str, env: dict[str, str]) -> None:
+    """A rank that was forked: become what a program of its own would be."""
+    os.setsid()
+    os.environ.update(env)
+    from labsupport.distributed.preload import LIFELINE
+
+    end_with_the_kernel(LIFELINE)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # torch's generator starts as in a new process; Python reseeds its own.
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    try:
+        run_rank(RunFolder(Path(folder)))
+    finally:  # multiprocessing leaves with os._exit, which skips these
+        for thread in threading.enumerate():
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
+
+
+def run_rank(folder: RunFolder) -> None:
+    """Run the cell, and the cells after it for as long as they ask for that."""
+    rank = int(os.environ["LOCAL_RANK"])
+    names: dict[str, Any] | None = None
+    while True:
+        stacks = start_in(folder, rank)  # noqa: F841  (open as long as it is needed)
+        settings = read_json(folder.settings)
+        sys.path += [entry for entry in settings["sys_path"] if entry not in sys.path]
+        if names is None:
+            os.chdir(settings["cwd"])
+            names = main_module(folder).__dict__
+        names["__file__"] = str(folder.cell)
+        sys.argv = [str(folder.cell)]
+        try:
+            run_body(folder, names)
+            if not settings["keep"]:
+                leave_process_group()
+        except BaseException as error:
+            fail(folder, rank, error)
+        c_library().fflush(None)
+        write_json(folder.end(rank), {"kind": "done"})
+        if not settings["keep"]:
+            return
+        folder = wait_for_next(folder)
+
+
+def start_in(folder: RunFolder, rank: int) -> IO[str]:
+    """Make the folder the place of this rank's output; returns the stacks file."""
+    os.environ["LABS_RUN"] = str(folder.path)
     redirect_output(folder.log(rank))
     buffer_c_output_by_line()
     stacks = folder.stacks(rank).open("w")
     faulthandler.enable(stacks)  # a crash in C code leaves the Python stack
     faulthandler.register(signal.SIGUSR1, stacks, all_threads=True)
     folder.pid(rank).write_text(str(os.getpid()))
+    if rank == 0:
+        first, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        write_json(folder.place, {"first": first, "world": world})
+    return stacks
 
-    path = json.loads(folder.import_path.read_text(encoding="utf-8"))
-    sys.path += [entry for entry in path if entry not in sys.path]
+
+def main_module(folder: RunFolder) -> types.ModuleType:
+    """The module in which the cell runs, with what every cell may call."""
     cell = types.ModuleType("__main__")
-    cell.__dict__.update(__file__=str(folder.cell), share=share, backend=backend)
+    cell.__dict__.update(EVERYWHERE)
     sys.modules["__main__"] = cell
-    sys.argv = [str(folder.cell)]
-    try:
-        run_body(folder, cell.__dict__)
-        leave_process_group()
-    except BaseException as error:
-        fail(folder, rank, error)
-    write_json(folder.end(rank), {"kind": "done"})
+    return cell
 
 
 def run_body(folder: RunFolder, names: dict[str, Any]) -> None:
@@ -92,6 +146,13 @@ def run_body(folder: RunFolder, names: dict[str, Any]) -> None:
         if path.exists():
             source = path.read_text(encoding="utf-8")
             exec(compile(source, path, "exec", dont_inherit=True), names)
+
+
+def wait_for_next(folder: RunFolder) -> RunFolder:
+    """Wait, with all variables and the process group, until a cell comes."""
+    while (following := read_json(folder.next)) is None:
+        time.sleep(LOOK_EVERY_S)
+    return RunFolder(Path(following["folder"]))
 
 
 def leave_process_group() -> None:

@@ -32,11 +32,13 @@ def show_figure(figure: go.Figure, sentence: str) -> None:
     if get_ipython() is None:
         print(sentence)
         return
+    display(figure_bundle(figure, sentence), raw=True)
+
+
+def figure_bundle(figure: go.Figure, sentence: str) -> dict[str, Any]:
+    """What a notebook stores of a figure, by mimetype."""
     content = plain_figure(figure)
-    display(
-        {PLOTLY_MIME: content, FIGURE_MIME: content, "text/plain": sentence},
-        raw=True,
-    )
+    return {PLOTLY_MIME: content, FIGURE_MIME: content, "text/plain": sentence}
 
 
 def _lists(value: Any) -> Any:

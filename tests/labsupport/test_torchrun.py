@@ -12,30 +12,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from IPython.core.interactiveshell import InteractiveShell
 
 from labsupport.distributed import RanksFailed, launch
 from labsupport.distributed.ranks import RunInterrupted
+from tests.torchrun_notebook import START_LINES, Notebook, until
 
 pytestmark = pytest.mark.distributed
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
-START = """
-import os, signal, sys
-from pathlib import Path
-import torch
-import torch.distributed as dist
-dist.init_process_group(backend())
-rank, x = dist.get_rank(), torch.ones(1)
-"""
-START_LINES = START.count("\n")  # above a test's body, the magic's line included
 
 
 class Exercise:
@@ -43,69 +31,6 @@ class Exercise:
 
     def __init__(self, function: Any) -> None:
         self.__labs_active__ = function
-
-
-class Notebook:
-    """IPython's shell, and what its cells leave behind."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.shell = InteractiveShell()
-        self.names: dict[str, Any] = self.shell.user_ns
-        self.shell.run_line_magic("load_ext", "labsupport.distributed")
-
-    def run(self, source: str) -> None:
-        """Run a cell; what it raises is raised here."""
-        result = self.shell.run_cell(source, store_history=True)
-        result.raise_error()
-
-    def torchrun(self, options: str, body: str) -> None:
-        self.run(f"%%torchrun {options}\n{START.strip(chr(10))}\n{body}")
-
-    def processes(self) -> list[psutil.Process]:
-        """Live processes that any run of this notebook started."""
-        return processes_below(self.home)
-
-
-def processes_below(home: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            run = process.environ().get("LABS_RUN", "")
-            alive = process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.Error, OSError):
-            continue
-        if alive and run.startswith(str(home)):
-            found.append(process)
-    return found
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Wait for a condition; the limit only keeps a broken test from hanging."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        time.sleep(0.02)
-
-
-@pytest.fixture
-def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebook]:
-    """In a path with a space and a letter outside ASCII."""
-    home = tmp_path / "my läbs"
-    home.mkdir()
-    monkeypatch.setenv("LABS_HOME", str(home))
-    monkeypatch.setattr(launch, "_said", {"slow", "gloo"})
-    monkeypatch.chdir(home)
-    main = sys.modules["__main__"]
-    notebook = Notebook(home)
-    yield notebook
-    sys.modules["__main__"] = main
-    left = notebook.processes()
-    for process in left:
-        process.kill()
-    assert not left, "a run left processes behind"
-    files = [path.name for path in home.rglob("*.part")]
-    assert not files, "a run left half-written files behind"
 
 
 def test_values_functions_and_output(
@@ -349,55 +274,6 @@ dist.all_reduce(x)  # rank 0 is inside C code
     assert "[rank 1] cleaned up" in capfd.readouterr().out
     notebook.run("alive = 1 + 1")
     assert notebook.names["alive"] == 2
-
-
-KERNEL = """
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-shell.run_line_magic("load_ext", "labsupport.distributed")
-shell.run_cell('''%%torchrun --nproc 2
-from pathlib import Path
-import torch.distributed as dist
-dist.init_process_group(backend())
-Path(f"up {dist.get_rank()}").touch()
-if dist.get_rank() == 0:
-    dist.barrier()
-while True:
-    pass
-''')
-"""
-
-
-def test_no_worker_outlives_a_killed_kernel(notebook: Notebook) -> None:
-    kernel = subprocess.Popen([sys.executable, "-c", KERNEL], start_new_session=True)
-    try:
-        until(lambda: all((notebook.home / f"up {rank}").exists() for rank in (0, 1)))
-        assert len(notebook.processes()) == 3, "an agent and two ranks"
-    finally:
-        kernel.kill()
-        kernel.wait()
-    until(lambda: not notebook.processes())
-
-
-def test_two_runs_in_a_row_share_no_state(notebook: Notebook) -> None:
-    """Also: what a careless cell leaves running is ended with the run."""
-    notebook.names["world"] = 1
-    notebook.run(
-        """%%torchrun --nproc {world}
-import subprocess, sys
-left_over = 1
-heavy = [name for name in ("torch", "pandas", "IPython") if name in sys.modules]
-share("heavy", heavy)
-subprocess.Popen(["sleep", "1000"])
-"""
-    )
-    assert notebook.names["ranks"][0].heavy == [], "a rank starts as fast as a script"
-    assert not notebook.processes()
-    with pytest.raises(RanksFailed, match="NameError: name 'left_over'") as caught:
-        notebook.names["left_over"] = 1
-        notebook.torchrun("--nproc 1", "print(left_over)")
-    assert "add --push left_over" in str(caught.value)
-    assert not hasattr(notebook.names["ranks"][0], "heavy")
 
 
 @pytest.mark.notebook

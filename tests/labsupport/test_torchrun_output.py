@@ -8,6 +8,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
 
+from labsupport.distributed import panels
 from labsupport.distributed.folders import RunFolder, new_run_folder, remove_old
 from labsupport.distributed.output import Screen
 
@@ -96,21 +97,31 @@ def test_a_very_long_line(
     assert "rank0.log" in out
 
 
-def test_a_silent_rank_0_shows_another_rank(
-    folder: RunFolder,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_other_ranks_have_a_panel_each_while_the_cell_runs(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    screen = Screen(folder, 2, interactive=True)
-    append(folder.log(1), b"step 1\nstep 2\n")
-    screen.update()
-    assert capsys.readouterr().out == ""
-    screen.last_shown -= 60
-    screen.update()
-    assert capsys.readouterr().out == "[rank 1] step 2\n"
-    screen.last_shown -= 60
-    screen.update()
-    assert capsys.readouterr().out == "", "the same line is not news"
+    """The tests in tests/browser look at it in JupyterLab."""
+    monkeypatch.setattr(panels, "AFTER_S", 0)
+    monkeypatch.setattr(panels, "EVERY_S", 0)
+    InteractiveShell.instance()
+    try:
+        screen = Screen(folder, 3, interactive=True)
+        append(folder.log(1), b"step 1\n50%\r100%\n" + b"x" * 10_000 + b"\nstep <2>\n")
+        with capture_output() as captured:
+            screen.update()
+            shown = screen.panels.shown
+            assert shown is not None
+            titles = [shown.get_title(panel) for panel in (0, 1)]
+            assert titles == ["rank 1: step <2>", "rank 2: nothing printed yet"]
+            assert "step &lt;2&gt;" in shown.children[0].value
+            append(folder.log(2), b"step 3\n")
+            screen.update()
+            assert shown.get_title(1) == "rank 2: step 3"
+            screen.finish()
+    finally:
+        InteractiveShell.clear_instance()
+    assert screen.panels.shown is None
+    assert "<summary>ranks 1 and 2: 5 lines" in captured.outputs[-1].data["text/html"]
 
 
 def test_the_fold_in_jupyterlab(folder: RunFolder) -> None:

@@ -1,0 +1,40 @@
+"""The fixture `notebook` for all tests of the torchrun cell."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from labsupport.distributed import kept, launch, pool
+from tests.torchrun_notebook import Notebook, below, until
+
+
+@pytest.fixture
+def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebook]:
+    """In a path with a space and a letter outside ASCII."""
+    home = tmp_path / "my läbs"
+    home.mkdir()
+    monkeypatch.setenv("LABS_HOME", str(home))
+    monkeypatch.setattr(launch, "_said", {"slow", "gloo"})
+    monkeypatch.chdir(home)
+    main = sys.modules["__main__"]
+    memory = set(shared_memory())
+    notebook = Notebook(home)
+    yield notebook
+    sys.modules["__main__"] = main
+    left = notebook.processes()
+    kept.end_kept()
+    pool.end_idle()
+    until(lambda: not below(home), 10)
+    assert not left, "a run left processes behind"
+    files = [path.name for path in home.rglob("*.part")]
+    assert not files, "a run left half-written files behind"
+    assert set(shared_memory()) <= memory, "a run left shared memory behind"
+
+
+def shared_memory() -> list[Path]:
+    place = Path("/dev/shm")
+    return list(place.iterdir()) if place.is_dir() else []
