@@ -11,11 +11,18 @@ The body runs as `__main__` on every rank under torch's own torchrun, and
 
     notebook kernel                    agent                   ranks 0 .. N-1
     ---------------                    -----                   --------------
-    magic.py     options, pushed
-                 names, report
+    options.py   the first line
+    magic.py     pushed names,
+                 report
     launch.py    start, watch, -----> agent.py  ----------->  worker.py
                  stop                 torchrun's own           the cell's body
-                                      parse_args and run       as __main__
+    pool.py      agents kept          parse_args and run       as __main__
+                 between cells             |                       ^
+         |                                 v                       |
+         |                            fork server -----------------+
+         |                            preload.py: has imported
+         |                            torch; forked.py: ranks are
+         |                            copies of it
          |                                                         |
          |    stdin: a pipe that only the kernel holds open        |
          |-------------------------------------------------------->|
@@ -27,13 +34,15 @@ The body runs as `__main__` on every rank under torch's own torchrun, and
          |      pushed.*            functions.py, values.py ------>|
          |<---- rank0.log           everything a rank prints       |
          |<---- rank0.values/       what it shared (values.py)     |
+         |<---- rank0.metrics.jsonl what it logged (metrics.py)    |
          |<---- rank0.end.json      how it ended (tracebacks.py)   |
          |<---- rank0.stacks        where it was, on a timeout     |
 
 Values cross as JSON and safetensors, never as pickle. Functions cross as
-source code (functions.py). output.py shows the logs, failures.py finds the
-rank to blame, processes.py ends what the run started and nothing else,
-script.py writes the body as a plain script for a cluster.
+source code (functions.py). output.py and panels.py show the logs, failures.py
+finds the rank to blame, processes.py ends what a cell started and nothing else,
+kept.py remembers ranks that --keep holds, script.py writes the body as a plain
+script for a cluster.
 
 A rank imports this package before its cell runs, so nothing heavy is imported
 here: the names below are looked up on first use.
@@ -46,16 +55,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labsupport.distributed.magic import load
-    from labsupport.distributed.rank_api import backend, share
+    from labsupport.distributed.rank_api import backend, device, log, share
     from labsupport.distributed.ranks import Ranks, RanksFailed
 
-__all__ = ["Ranks", "RanksFailed", "backend", "load", "share"]
+__all__ = ["Ranks", "RanksFailed", "backend", "device", "load", "log", "share"]
 
 _HOME = {
     "Ranks": "ranks",
     "RanksFailed": "ranks",
     "backend": "rank_api",
+    "device": "rank_api",
     "load": "magic",
+    "log": "rank_api",
     "share": "rank_api",
 }
 

@@ -22,7 +22,7 @@ from typing import Any
 from labsupport.distributed.folders import RunFolder, write_json
 from labsupport.distributed.lifeline import end_with_the_kernel
 
-IDLE_S = 300.0
+IDLE_S = float(os.environ.get("LABS_IDLE_SECONDS", "300"))
 # How often torchrun looks whether a rank has ended.
 MONITOR_S = 0.02
 
@@ -56,13 +56,23 @@ def torchrun_arguments(folder: RunFolder, request: dict[str, Any]) -> list[str]:
     ]
 
 
-def use_loopback() -> None:
-    """Keep gloo on this machine: by default it listens on the address that the
-    host name resolves to, which on a laptop may be a network it has left.
+def loopback() -> str | None:
+    """The interface that keeps gloo on this machine. By default it listens on the
+    address that the host name resolves to, which on a laptop may be a network
+    it has left.
     """
-    for _, name in socket.if_nameindex():
-        if name in ("lo", "lo0"):
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in ("lo", "lo0") if name in names), None)
+
+
+def choose_interface(several_machines: bool, chosen: str | None) -> None:
+    """Tell gloo its interface: the reader's choice, or else loopback, unless the
+    ranks are on several machines.
+    """
+    name = chosen or (None if several_machines else loopback())
+    os.environ.pop("GLOO_SOCKET_IFNAME", None)
+    if name is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
 def end_everything() -> None:
@@ -106,7 +116,7 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     channel.settimeout(IDLE_S)
-    use_loopback()
+    interface = os.environ.get("GLOO_SOCKET_IFNAME")
     from labsupport.distributed.forked import use_forked_ranks
 
     use_forked_ranks()
@@ -122,6 +132,7 @@ def main() -> None:
         with Path(RunFolder(Path(request["folder"])).agent_log).open("ab") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
+        choose_interface("--nnodes" in request["arguments"], interface)
         run_cell(request)
         channel.sendall(b"\n")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labsupport.distributed import pool
+from labsupport.distributed import pool, processes
 from labsupport.distributed.folders import RunFolder
 from labsupport.distributed.options import Options
 from labsupport.distributed.pool import Pool
@@ -57,7 +57,9 @@ def why_not(kept: Kept, options: Options) -> str | None:
     """Why a cell cannot go on with these ranks."""
     if not options.keep or options.fresh:
         return "not asked for"
-    if kept.pool.has_answered(0):
+    alive = {process.pid for process in kept.pool.cell_processes()}
+    ranks = processes.rank_pids(kept.folder, kept.nproc).values()
+    if kept.pool.has_answered(0) or not alive.issuperset(ranks):
         return f"a process of {options.name} has ended since"
     if kept.nproc != options.nproc:
         return f"{options.name} had {kept.nproc} processes, not {options.nproc}"

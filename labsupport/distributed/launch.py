@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -128,6 +129,13 @@ class Watch:
         codes = {int(rank): code for rank, code in end["exitcodes"].items()}
         return failures.diagnose(self.folder, codes)
 
+    def never_began(self) -> bool:
+        """The agent had been idle and ended as the cell came: no rank has run
+        any of it, so it may be run.
+        """
+        began = processes.rank_pids(self.folder, self.options.nproc)
+        return self.answered and not began and not self.home.agent_end.exists()
+
     def timed_out(self) -> RankError:
         ranks = processes.rank_pids(self.folder, self.options.nproc)
         asked = processes.ask_for_stacks(self.folder, ranks, self.pool.cell_processes())
@@ -186,6 +194,10 @@ def run(folder: RunFolder, options: Options) -> Ranks:
     try:
         watch = start(folder, options)
         error = watch.until_end()
+        if watch.never_began():
+            end_run(watch, gently=False)
+            watch = start(folder, dataclasses.replace(options, fresh=True))
+            error = watch.until_end()
         stays = options.keep and error is None and not watch.answered
     except KeyboardInterrupt:
         interrupted = True
@@ -217,12 +229,8 @@ def start(folder: RunFolder, options: Options) -> Watch:
         write_json(earlier.folder.next, {"folder": str(folder.path)})
         return Watch(earlier.pool, folder, earlier.home, options)
     agent = pool.borrow(folder.agent_log, options.fresh)
-    arguments = torchrun_arguments(options)
     try:
-        if not agent.request(folder, options.nproc, arguments):
-            agent.end()  # it had been idle, and left at this very moment
-            agent = pool.borrow(folder.agent_log, fresh=True)
-            agent.request(folder, options.nproc, arguments)
+        agent.request(folder, options.nproc, torchrun_arguments(options))
         return Watch(agent, folder, folder, options)
     except BaseException:
         agent.end()

@@ -87,7 +87,7 @@ def torchrun(line: str, body: str, namespace: dict[str, Any]) -> None:
         from labsupport.distributed.script import check_target, save_script
 
         target = check_target(options.save)
-        save_script(target, body, pushed or Pushed({}, set()), options.nproc)
+        save_script(target, body, pushed or Pushed({}, set()), options)
     folder = new_run_folder(options.name)
     write_run(folder, line, body, pushed)
     ranks = launch.run(folder, options)

@@ -79,14 +79,11 @@ class Pool:
     def alive(self) -> bool:
         return self.agent.poll() is None
 
-    def request(self, folder: RunFolder, nproc: int, arguments: dict[str, str]) -> bool:
-        """Ask the agent to run a cell; False when it has gone in the meantime."""
+    def request(self, folder: RunFolder, nproc: int, arguments: dict[str, str]) -> None:
+        """Ask the agent to run a cell; `has_answered` tells when it has."""
         message = {"folder": str(folder.path), "nproc": nproc, "arguments": arguments}
-        try:
+        with contextlib.suppress(OSError):  # it may have ended just now
             self.channel.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            return False
-        return True
 
     def has_answered(self, timeout: float) -> bool:
         """Whether the cell has ended, or the agent has, within `timeout` seconds."""

@@ -121,10 +121,19 @@ def two_lines(label: str, number: int | None, name: str, code: str | None) -> li
 
 
 def own_label(filename: str, folder: RunFolder) -> str | None:
-    """ "cell", "pushed" (a function from the notebook), or None."""
-    if filename == str(folder.cell):
-        return "cell"
-    return "pushed" if filename == str(folder.pushed_source) else None
+    """ "cell", "pushed" (a function from the notebook), or None.
+
+    A rank that was kept may also be in what an earlier cell has defined: "cell
+    of dp-1".
+    """
+    path = Path(filename)
+    if path.parent.parent != folder.path.parent:
+        return None
+    for known in (folder.cell, folder.pushed_source):
+        if path.name == known.name:
+            earlier = path.parent != folder.path
+            return known.stem + (f" of {path.parent.name}" if earlier else "")
+    return None
 
 
 def library_path(filename: str) -> str:

@@ -75,9 +75,7 @@ def run_forked(folder: str, env: dict[str, str]) -> None:
 
     end_with_the_kernel(LIFELINE)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    # torch's generator starts as in a new process; Python reseeds its own.
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
+    reseed()
     try:
         run_rank(RunFolder(Path(folder)))
     finally:  # multiprocessing leaves with os._exit, which skips these
@@ -85,6 +83,18 @@ def run_forked(folder: str, env: dict[str, str]) -> None:
             if thread is not threading.current_thread() and not thread.daemon:
                 thread.join()
         atexit._run_exitfuncs()
+
+
+def reseed() -> None:
+    """Copies of one process would all draw the same numbers. New processes
+    would not, and a cell that forgets to seed has to show it. (Python reseeds
+    its own generator after a fork.)
+    """
+    import numpy as np
+    import torch
+
+    np.random.seed()
+    torch.default_generator.seed()
 
 
 def run_rank(folder: RunFolder) -> None:
