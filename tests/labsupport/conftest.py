@@ -25,8 +25,8 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebo
     notebook = Notebook(home)
     yield notebook
     sys.modules["__main__"] = main
-    left = notebook.processes()
     kept.end_kept()
+    left = notebook.processes()
     pool.end_idle()
     until(lambda: not below(home), 10)
     assert not left, "a run left processes behind"

@@ -93,12 +93,7 @@ def test_training_resumes_after_a_rank_was_killed(
     job = subprocess.run(
         ["bash", "step.sbatch"],
         cwd=notebook.home,
-        env={
-            **os.environ,
-            "PATH": path,
-            "SLURM_JOB_NUM_NODES": "1",
-            "SLURM_JOB_ID": "7",
-        },
+        env=os.environ | slurm,
         capture_output=True,
         text=True,
         timeout=120,
@@ -128,7 +123,11 @@ def test_restarts_run_out(
     assert "attempt 1\n" in out
 
 
-def test_two_machines(notebook: Notebook, capfd: pytest.CaptureFixture[str]) -> None:
+def test_two_machines(
+    notebook: Notebook,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Here the other one is a second agent on loopback, plain torchrun with the
     script that the cell saves; tests/labsupport/test_links.py has two real
     network stacks.

@@ -144,6 +144,7 @@ share("x", step(x))
         '    raise ValueError("too much")\n'
         "rank 1 lost its peer"
     )
+    capfd.readouterr()
     notebook.run("%%torchrun --name dp --keep\nshare('x', 'x' in globals())")
     assert notebook.names["dp"][0].x is False
     assert capfd.readouterr().out == "", "a failed cell has said that its ranks ended"
