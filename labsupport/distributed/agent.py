@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import traceback
@@ -81,6 +82,7 @@ def end_everything() -> None:
 
     token, me = os.environ["LABS_POOL"], os.getpid()
     end_all(lambda: [process for process in of_pool(token) if process.pid != me])
+    shutil.rmtree(os.environ["LABS_POOL_DIR"], ignore_errors=True)
 
 
 def run_cell(request: dict[str, Any]) -> None:
@@ -107,7 +109,8 @@ def run_cell(request: dict[str, Any]) -> None:
         pass  # the exit codes say it
     except Exception:  # torchrun itself failed; the kernel shows what it said
         error = traceback.format_exc()
-    codes = dict.fromkeys(range(nproc), 0) | Rank.exit_codes()
+    codes: dict[int, int | None] = dict.fromkeys(range(nproc), 0)
+    codes |= Rank.exit_codes()
     write_json(folder.agent_end, {"exitcodes": codes, "error": error})
 
 
@@ -124,9 +127,10 @@ def main() -> None:
     while True:
         try:
             line = requests.readline()
-        except TimeoutError:
-            return
+        except TimeoutError:  # idle for long
+            line = ""
         if not line:
+            end_everything()
             return
         request = json.loads(line)
         with Path(RunFolder(Path(request["folder"])).agent_log).open("ab") as log:

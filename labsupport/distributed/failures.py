@@ -5,10 +5,10 @@ often a survivor: it reports "connection closed by peer" before the rank that
 raised has finished exiting. So failures are compared by kind first:
 
     an exception of its own, or an exit code       the cause
-    ended by a signal other than SIGTERM           the cause
+    ended by a signal, or interrupted              the cause
     ended early, code 0, while others needed it    the cause
     lost its peer                                  a consequence
-    SIGTERM                                        torchrun ended it afterwards
+    ended by torchrun, because another had failed  a consequence
 """
 
 from __future__ import annotations
@@ -22,13 +22,23 @@ from labsupport.distributed.folders import RunFolder, place, read_json
 from labsupport.distributed.ranks import RankError, name_ranks
 from labsupport.distributed.tracebacks import stack_lines
 
-SEVERITY = {"error": 0, "exit": 0, "killed": 1, "left": 2, "done": 2, "peer": 3}
+SEVERITY = {
+    "error": 0,
+    "exit": 0,
+    "killed": 1,
+    "interrupted": 1,
+    "left": 2,
+    "done": 2,
+    "peer": 3,
+    "stopped": 4,
+}
 LIBRARY_FRAME = re.compile(r"  (?!cell|pushed|after|\.\.\.)\S+ line \d+, in ")
 CAUSES_OF_SIGNALS = {
     "SIGKILL": "by the cell, by someone else, or by the system for want of memory",
     "SIGSEGV": "C code touched memory that is not its own",
     "SIGBUS": "C code touched memory that is not there; is /dev/shm full?",
     "SIGABRT": "C code gave up; its last words are in the log",
+    "SIGTERM": "by the cell, or by someone else",
 }
 
 
@@ -51,7 +61,7 @@ class RankEnd:
 
 
 def how_it_ended(
-    folder: RunFolder, rank: int, exitcode: int, attempt: int | None = None
+    folder: RunFolder, rank: int, exitcode: int | None, attempt: int | None = None
 ) -> RankEnd:
     """Put together what the rank wrote and what torchrun saw.
 
@@ -68,7 +78,7 @@ def how_it_ended(
         return RankEnd(number, end["kind"], **{key: end[key] for key in keys})
     if exitcode == 0:
         return RankEnd(number, "done" if end else "left", message="os._exit(0)")
-    if exitcode == -signal.SIGTERM:
+    if exitcode is None:
         return RankEnd(number, "stopped")
     where = ", after the cell's last line" if end else ""
     if exitcode > 0:
@@ -79,6 +89,8 @@ def how_it_ended(
     except ValueError:
         name = f"signal {-exitcode}"
     cause = CAUSES_OF_SIGNALS.get(name, "")
+    if name == "SIGKILL" and folder.out_of_memory.exists():
+        cause = "the system was out of memory and has ended a process"
     message = f"was killed ({name}){where}" + (f": {cause}" if cause else "")
     stack = stack_lines(read_stacks(folder, rank), folder)
     return RankEnd(number, "killed", name, message, lines=stack)
@@ -92,12 +104,13 @@ def read_stacks(folder: RunFolder, rank: int) -> str:
 
 
 def diagnose(
-    folder: RunFolder, exitcodes: dict[int, int], attempt: int | None = None
+    folder: RunFolder, exitcodes: dict[int, int | None], attempt: int | None = None
 ) -> RankError | None:
     """The root cause among the ranks' ends, or None when all went well.
 
     Args:
-        exitcodes: by local rank, as torchrun saw them.
+        exitcodes: by local rank, as torchrun saw them; None for a rank that
+            torchrun has ended because another had failed.
         attempt: the attempt that torchrun has given up; None for the last one.
     """
     ends = [
@@ -109,9 +122,7 @@ def diagnose(
     suspects = failed
     if all(end.kind in ("peer", "stopped") for end in failed):
         suspects = ends  # someone left without a word
-    root = min(
-        suspects, key=lambda end: (SEVERITY.get(end.kind, 4), end.time, end.rank)
-    )
+    root = min(suspects, key=lambda end: (SEVERITY[end.kind], end.time, end.rank))
     same = [
         end
         for end in failed
@@ -148,7 +159,7 @@ def write_report(folder: RunFolder, root: RankEnd, ends: list[RankEnd]) -> str:
     elif root.kind == "peer":
         lines = [f"{who} lost its peer: {root.message}", *root.lines]
     elif root.kind == "stopped":
-        lines = [f"{who} was ended (SIGTERM)"]
+        lines = [f"{who} was ended by torchrun"]
     else:
         lines = [f"{who} {root.message}", *root.lines]
     others = [end for end in ends if end.rank != root.rank]
@@ -192,7 +203,9 @@ def timed_out(
         if where:
             lines += [f"rank {first + rank} was here:", *where]
         elif end is not None:
-            lines.append(f"rank {first + rank} had ended")
+            lines.append(f"rank {first + rank} had run the whole cell")
+        elif rank in asked:
+            lines.append(f"rank {first + rank} did not answer: stopped, or in C code")
         else:
             lines.append(f"rank {first + rank} had not started the cell")
     return RankError(None, "timeout", "", message, "\n".join(lines))

@@ -84,6 +84,11 @@ class RunFolder:
         return self.path / "agent.end.json"
 
     @property
+    def out_of_memory(self) -> Path:
+        """Exists if the system has ended a process for want of memory."""
+        return self.path / "out_of_memory"
+
+    @property
     def finished(self) -> Path:
         """Exists once the kernel has read everything it wants."""
         return self.path / "finished"

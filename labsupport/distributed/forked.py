@@ -33,7 +33,12 @@ from labsupport.distributed.folders import RunFolder, read_json, write_json
 
 
 def start_server() -> None:
-    """Start the fork server; it imports while this process does too."""
+    """Start the fork server; it imports while this process does too.
+
+    Its socket lies in the pool's own folder (pool.py), which is removed even if
+    this process is killed.
+    """
+    multiprocessing.current_process()._config["tempdir"] = os.environ["LABS_POOL_DIR"]  # type: ignore[attr-defined]
     forkserver.set_forkserver_preload(["labsupport.distributed.preload"])
     forkserver.ensure_running()
 
@@ -73,12 +78,26 @@ class Rank(SubprocessHandler):
         if attempt and named["local_rank_id"] == 0:
             note_attempt(RunFolder(Path(named["args"][-1])))
         super().__init__(**named)
+        self.closed = False
         Rank.latest[self.local_rank_id] = self
 
+    def close(self, death_sig: signal.Signals | None = None) -> None:
+        """Signal the rank and what it has started: another rank has failed."""
+        self.closed = True
+        try:
+            super().close(death_sig)
+        except ProcessLookupError:  # it does not lead a group yet, or has gone
+            if self.proc.poll() is None:
+                os.kill(self.proc.pid, death_sig or signal.SIGTERM)
+
     @classmethod
-    def exit_codes(cls) -> dict[int, int]:
-        """By local rank; 0 for one that is still running."""
-        return {rank: mine.proc.poll() or 0 for rank, mine in cls.latest.items()}
+    def exit_codes(cls) -> dict[int, int | None]:
+        """By local rank; None for one that torchrun has ended after another."""
+        codes: dict[int, int | None] = {}
+        for rank, mine in cls.latest.items():
+            code = mine.proc.poll() or 0
+            codes[rank] = None if mine.closed and code else code
+        return codes
 
 
 class ForkedRank(Rank):
@@ -89,15 +108,6 @@ class ForkedRank(Rank):
         process = context.Process(target=worker.run_forked, args=(args[-1], env))
         process.start()
         return Forked(process)
-
-    def close(self, death_sig: signal.Signals | None = None) -> None:
-        """Signal the rank and what it has started."""
-        number = death_sig or signal.SIGTERM
-        try:
-            os.killpg(self.proc.pid, number)
-        except ProcessLookupError:  # it does not lead a group yet, or has gone
-            if self.proc.poll() is None:
-                os.kill(self.proc.pid, number)
 
 
 def note_attempt(folder: RunFolder) -> None:

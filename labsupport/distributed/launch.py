@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from labsupport.distributed import failures, kept, pool, processes
@@ -76,6 +77,15 @@ def torchrun_arguments(options: Options) -> dict[str, str]:
     return arguments
 
 
+def oom_kills() -> int:
+    """How many processes the system has ended for want of memory since it started."""
+    try:
+        counters = dict(map(str.split, Path("/proc/vmstat").read_text().splitlines()))
+    except OSError:  # not Linux
+        return 0
+    return int(counters.get("oom_kill", 0))
+
+
 class Watch:
     """One run, seen from the kernel.
 
@@ -93,6 +103,7 @@ class Watch:
         self.screen = Screen(folder, options.nproc, is_interactive())
         self.metrics = MetricsChannel(folder, options.nproc, is_interactive())
         self.answered = False
+        self.oom_kills = oom_kills()
         self.machine_said = False
         self.restarts_said = 0
 
@@ -126,6 +137,8 @@ class Watch:
         end = read_json(self.home.agent_end)
         if end is None or end["error"]:
             return failures.launch_failed(self.home, self.pool.agent.poll())
+        if oom_kills() > self.oom_kills:
+            self.folder.out_of_memory.touch()
         codes = {int(rank): code for rank, code in end["exitcodes"].items()}
         return failures.diagnose(self.folder, codes)
 

@@ -94,15 +94,20 @@ def torchrun(line: str, body: str, namespace: dict[str, Any]) -> None:
     namespace[options.name] = ranks
     if ranks.error is None:
         return
-    report = ranks.error.report + hint_to_push(ranks, namespace)
+    report = ranks.error.report + hint(ranks, namespace, options.keep)
     if not options.may_fail:
         raise RanksFailed(ranks.error, report)
     print(report)
 
 
-def hint_to_push(ranks: Ranks, namespace: dict[str, Any]) -> str:
-    """A rank is a new process: a name of the notebook is unknown there."""
+def hint(ranks: Ranks, namespace: dict[str, Any], keeps: bool) -> str:
+    """What to do about the most frequent mistakes. A rank is a new process: a name
+    of the notebook is unknown there.
+    """
     error = ranks.error
+    twice = error is not None and "default process group twice" in error.message
+    if twice and keeps:
+        return "\nRanks that --keep holds still have their process group: leave it out."
     if error is None or error.type != "NameError":
         return ""
     _, _, rest = error.message.partition("name '")

@@ -12,9 +12,11 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,9 @@ class Pool:
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self.environment = environment
         self.token = uuid.uuid4().hex
+        # In it lies the fork server's socket, whose path has to be short.
+        self.place = tempfile.mkdtemp(prefix=f"labs-{os.getpid()}-")
+        own = {"LABS_POOL": self.token, "LABS_POOL_DIR": self.place}
         self.channel, theirs = socket.socketpair()
         with log.open("ab") as output, theirs:
             self.agent = subprocess.Popen(
@@ -72,7 +77,7 @@ class Pool:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
-                env=environment | {"LABS_POOL": self.token},
+                env=environment | own,
                 start_new_session=True,
             )
 
@@ -122,6 +127,7 @@ class Pool:
         self.channel.close()
         self.agent.kill()
         self.agent.wait()
+        shutil.rmtree(self.place, ignore_errors=True)
         processes.end_all(lambda: processes.of_pool(self.token))
 
 

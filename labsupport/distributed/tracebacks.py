@@ -39,7 +39,10 @@ def describe(error: BaseException, folder: RunFolder, rank: int) -> dict[str, An
     lines = own_lines(traceback.extract_tb(error.__traceback__), folder)
     whole = "".join(traceback.format_exception(error))
     folder.traceback(rank).write_text(whole, encoding="utf-8")
-    message = str(error).partition("\nException raised from ")[0]  # C++ frames
+    try:
+        message = str(error).partition("\nException raised from ")[0]  # C++ frames
+    except Exception:
+        message = "(its message cannot be shown: __str__ failed)"
     end = {
         "kind": "error",
         "type": type(error).__name__,

@@ -25,8 +25,9 @@ from labsupport.distributed.folders import RunFolder, read_json, write_json
 from labsupport.distributed.lifeline import close_stdin, end_with_the_kernel
 from labsupport.distributed.rank_api import EVERYWHERE
 
-# A rank that lost its peer waits this long before it exits, so that torchrun
-# sees the peer's own exit code and not only the SIGTERM that torchrun sends.
+# A rank that lost its peer waits for the SIGTERM with which torchrun ends it, at
+# most this long: were it faster than its peer, torchrun would end the peer too,
+# and nobody would know how that one ended by itself.
 GRACE_S = 1.0
 # How often a kept rank looks whether there is another cell to run.
 LOOK_EVERY_S = 0.02
@@ -175,7 +176,8 @@ def leave_process_group() -> None:
 def fail(folder: RunFolder, rank: int, error: BaseException) -> None:
     """Write down how this rank ended, and end it."""
     # A peer may have ended first, and torchrun's SIGTERM be on its way.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    terminated = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from labsupport.distributed.tracebacks import describe
 
@@ -185,7 +187,7 @@ def fail(folder: RunFolder, rank: int, error: BaseException) -> None:
         leave_process_group()
         sys.exit(0)
     if end["kind"] == "peer":
-        time.sleep(GRACE_S)
+        terminated.wait(GRACE_S)
     # os._exit: the ordinary way out tears down a process group whose peers are
     # gone, which may block, and prints noise.
     sys.stdout.flush()

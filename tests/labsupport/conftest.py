@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from labsupport.distributed import kept, launch, pool
-from tests.torchrun_notebook import Notebook, below, until
+from tests.torchrun_notebook import Notebook, below, shared_memory, until
 
 
 @pytest.fixture
@@ -32,9 +34,6 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebo
     assert not left, "a run left processes behind"
     files = [path.name for path in home.rglob("*.part")]
     assert not files, "a run left half-written files behind"
+    places = list(Path(tempfile.gettempdir()).glob(f"labs-{os.getpid()}-*"))
+    assert not places, "a pool left its folder behind"
     assert set(shared_memory()) <= memory, "a run left shared memory behind"
-
-
-def shared_memory() -> list[Path]:
-    place = Path("/dev/shm")
-    return list(place.iterdir()) if place.is_dir() else []
