@@ -274,25 +274,3 @@ dist.all_reduce(x)  # rank 0 is inside C code
     assert "[rank 1] cleaned up" in capfd.readouterr().out
     notebook.run("alive = 1 + 1")
     assert notebook.names["alive"] == 2
-
-
-@pytest.mark.notebook
-def test_under_nbval_the_ranks_output_is_in_the_notebook(
-    notebook: Notebook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """ipykernel does not capture a child's own stdout when this variable is set."""
-    import nbformat
-    from nbclient import NotebookClient
-
-    monkeypatch.setenv("PYTEST_CURRENT_TEST", "yes")
-    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
-    cells = [
-        "%load_ext labsupport.distributed",
-        "%%torchrun --nproc 2\nimport os\nprint('rank', os.environ['RANK'])",
-    ]
-    document = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(cell) for cell in cells]
-    )
-    NotebookClient(document, timeout=120, kernel_name="python3").execute()
-    text = "".join(output["text"] for output in document.cells[1].outputs)
-    assert text.endswith("rank 0\n[rank 1] rank 1\n")
