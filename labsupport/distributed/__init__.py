@@ -48,13 +48,22 @@ if TYPE_CHECKING:
     from labsupport.distributed.magic import load
     from labsupport.distributed.rank_api import backend, share
     from labsupport.distributed.ranks import Ranks, RanksFailed
+    from labsupport.distributed.traffic import count_traffic
 
-__all__ = ["Ranks", "RanksFailed", "backend", "load", "share"]
+__all__ = [
+    "Ranks",
+    "RanksFailed",
+    "backend",
+    "count_traffic",
+    "load",
+    "share",
+]
 
 _HOME = {
     "Ranks": "ranks",
     "RanksFailed": "ranks",
     "backend": "rank_api",
+    "count_traffic": "traffic",
     "load": "magic",
     "share": "rank_api",
 }
