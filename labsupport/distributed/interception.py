@@ -43,31 +43,36 @@ class Call:
         backend: "gloo", "nccl", ...
         group: its process group.
         collective: what it moves.
-        issue: issues it and gives what the operator gives: a `Work`, or a
-            tuple that ends with one, or None.
+        tensors: what the operator gives together with the handle; None when
+            it gives the handle alone.
     """
 
     op: str
     backend: str
     group: dist.ProcessGroup
     collective: Collective
-    issue: Callable[[], Any]
+    tensors: Any
+
+    def result(self, handle: dist.Work) -> Any:
+        """What the operator would give with this handle."""
+        boxed = handle.boxed()
+        return boxed if self.tensors is None else (self.tensors, boxed)
 
 
-# Given a call and what issues it, issues it and gives the result.
+# Given a call and what issues it: issues it, and gives what that gives.
 Around = Callable[[Call, Callable[[], Any]], Any]
 
 _arounds: list[Around] = []
 _library: torch.library.Library | None = None
 
 
-def intercept(around: Around) -> None:
+def intercept(around: Around, innermost: bool = False) -> None:
     """Call `around(call, issue)` for every collective of this process from now on.
 
-    The one given last is the outermost.
+    The one given last is the outermost, unless it asks to be the innermost.
     """
     global _library
-    _arounds.append(around)
+    _arounds.insert(0 if innermost else len(_arounds), around)
     if _library is not None:
         return
     _library = torch.library.Library("c10d", "IMPL")
@@ -87,6 +92,8 @@ def stop_intercepting(around: Around) -> None:
 def _kernel(name: str) -> Callable[..., Any]:
     operator = getattr(torch.ops.c10d, name).default
     place = OPS[name]
+    # The tensors that come back are those that went in first.
+    pair = len(operator._schema.returns) == 2
 
     def kernel(*args: Any) -> Any:
         device = _device(args) or torch.device("cpu")
@@ -98,8 +105,9 @@ def _kernel(name: str) -> Callable[..., Any]:
         home = "cpu" if backend == "gloo" else device.type
         issue = functools.partial(_go_on, operator, args, home)
         collective = describe(name, args, group.rank(), group.size())
-        call = Call(name, backend, group, collective, issue)
-        step = issue
+        tensors = args[0] if pair else None
+        call = Call(name, backend, group, collective, tensors)
+        step: Callable[[], Any] = issue
         for around in list(_arounds):
             step = functools.partial(around, call, step)
         return step()
