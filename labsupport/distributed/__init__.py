@@ -55,20 +55,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from labsupport.distributed.magic import load
-    from labsupport.distributed.rank_api import backend, device, log, share
+    from labsupport.distributed.rank_api import (
+        backend,
+        count_traffic,
+        device,
+        log,
+        share,
+    )
     from labsupport.distributed.ranks import Ranks, RanksFailed
-
-__all__ = ["Ranks", "RanksFailed", "backend", "device", "load", "log", "share"]
 
 _HOME = {
     "Ranks": "ranks",
     "RanksFailed": "ranks",
     "backend": "rank_api",
+    "count_traffic": "rank_api",
     "device": "rank_api",
     "load": "magic",
     "log": "rank_api",
     "share": "rank_api",
 }
+
+__all__ = [
+    "Ranks",
+    "RanksFailed",
+    "backend",
+    "count_traffic",
+    "device",
+    "load",
+    "log",
+    "share",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,9 +1,11 @@
 """The process between kernel and ranks: exactly torchrun, kept warm.
 
-    python -m labsupport.distributed.agent CHANNEL      (the kernel does it)
+    python -m labsupport.distributed.agent CHANNEL [LINK ...]   (the kernel does it)
 
 CHANNEL is the number of a socket on which the kernel sends one request for
-each cell, a line of JSON: {"folder": ..., "nproc": ..., "arguments": [...]}.
+each cell, a line of JSON: {"folder", "nproc", "links": what --link asks for,
+"arguments": of torchrun}. With LINKs, one a rank, the agent and its ranks live
+in a small network of their own (network.py).
 The agent calls torchrun's own `parse_args` and `run`, writes down every rank's
 exit code, which torchrun only prints, and answers with an empty line. It leaves
 when nothing was asked of it for some minutes, and gives its memory back.
@@ -22,13 +24,17 @@ from typing import Any
 
 from labsupport.distributed.folders import RunFolder, write_json
 from labsupport.distributed.lifeline import end_with_the_kernel
+from labsupport.distributed.link_speed import LinkSpeed, parse_link
+from labsupport.distributed.network import Network, build_network
 
 IDLE_S = float(os.environ.get("LABS_IDLE_SECONDS", "300"))
 # How often torchrun looks whether a rank has ended.
 MONITOR_S = 0.02
 
 
-def torchrun_arguments(folder: RunFolder, request: dict[str, Any]) -> list[str]:
+def torchrun_arguments(
+    folder: RunFolder, request: dict[str, Any], network: Network | None
+) -> list[str]:
     """The command line, as after the word `torchrun`.
 
     Port 0: the rendezvous store takes a free port and says which, so there is
@@ -46,7 +52,14 @@ def torchrun_arguments(folder: RunFolder, request: dict[str, Any]) -> list[str]:
         "--shutdown-timeout": "3",
         "--log-dir": str(folder.path / "torchrun"),
     }
-    if "--nnodes" not in request["arguments"]:
+    if network is not None:
+        defaults["--rdzv-endpoint"] = f"{network.agent_address}:0"
+        defaults["--rdzv-conf"] = "is_host=1"  # an address that no host name has
+        # Where the ranks' store is: here, or with --max-restarts on rank 0.
+        own_store = "--max-restarts" in request["arguments"]
+        place = network.store_addresses[0] if own_store else network.agent_address
+        defaults["--local-addr"] = place
+    elif "--nnodes" not in request["arguments"]:
         defaults["--local-addr"] = "127.0.0.1"
     chosen = defaults | request["arguments"]
     return [
@@ -85,7 +98,19 @@ def end_everything() -> None:
     shutil.rmtree(os.environ["LABS_POOL_DIR"], ignore_errors=True)
 
 
-def run_cell(request: dict[str, Any]) -> None:
+def emulated_links(links: list[str], network: Network | None) -> list[str] | None:
+    """What throttle.py has to do, by rank: all of the links, or only the delay
+    that the network lacks.
+    """
+    if network is None:
+        return links or None
+    speeds = [parse_link(link) for link in links]
+    if network.delays or not any(speed.latency_s for speed in speeds):
+        return None
+    return [str(LinkSpeed(None, speed.latency_s)) for speed in speeds]
+
+
+def run_cell(request: dict[str, Any], network: Network | None) -> None:
     """Run one cell under torchrun and write down how it ended."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
@@ -100,11 +125,16 @@ def run_cell(request: dict[str, Any]) -> None:
     # that was restarted then finds the addresses of those that have died.
     several = request["arguments"].get("--max-restarts", "0") != "0"
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = str(int(several))
-    write_json(folder.machine, {"backend": chosen, "gpus": gpus})
+    throttle = emulated_links(request["links"], network)
+    note = network.note() if network else None
+    if note and throttle:
+        note += ": the delay is emulated in the ranks' calls"
+    machine = {"backend": chosen, "gpus": gpus, "network": note, "throttle": throttle}
+    write_json(folder.machine, machine)
     error = None
     Rank.latest.clear()
     try:
-        run(parse_args(torchrun_arguments(folder, request)))
+        run(parse_args(torchrun_arguments(folder, request, network)))
     except ChildFailedError:
         pass  # the exit codes say it
     except Exception:  # torchrun itself failed; the kernel shows what it said
@@ -115,6 +145,10 @@ def run_cell(request: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    network = None
+    if sys.argv[2:]:  # before there is any thread
+        network = build_network([parse_link(link) for link in sys.argv[2:]])
+        os.environ.update(network.environment())
     end_with_the_kernel(first=end_everything)
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
@@ -137,7 +171,7 @@ def main() -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         choose_interface("--nnodes" in request["arguments"], interface)
-        run_cell(request)
+        run_cell(request, network)
         channel.sendall(b"\n")
 
 

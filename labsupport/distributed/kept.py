@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from labsupport.distributed import pool, processes
 from labsupport.distributed.folders import RunFolder
+from labsupport.distributed.link_speed import LinkSpeed
 from labsupport.distributed.options import Options
 from labsupport.distributed.pool import Pool
 
@@ -21,6 +22,7 @@ class Kept:
 
     pool: Pool
     nproc: int
+    links: list[LinkSpeed] | None
     home: RunFolder
     folder: RunFolder
 
@@ -30,7 +32,7 @@ _kept: dict[str, Kept] = {}
 
 def hold(options: Options, agent: Pool, home: RunFolder, folder: RunFolder) -> None:
     """Remember ranks that have run a --keep cell and wait for the next."""
-    _kept[options.name] = Kept(agent, options.nproc, home, folder)
+    _kept[options.name] = Kept(agent, options.nproc, options.links, home, folder)
 
 
 def take(options: Options) -> Kept | None:
@@ -63,6 +65,8 @@ def why_not(kept: Kept, options: Options) -> str | None:
         return f"a process of {options.name} has ended since"
     if kept.nproc != options.nproc:
         return f"{options.name} had {kept.nproc} processes, not {options.nproc}"
+    if kept.links != options.links:
+        return f"{options.name} had other links"
     if kept.pool.environment != pool.environment():
         return "the notebook has changed os.environ"
     return None

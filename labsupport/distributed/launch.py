@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labsupport.distributed import failures, kept, pool, processes
 from labsupport.distributed.folders import RunFolder, read_json, write_json
@@ -18,6 +19,9 @@ from labsupport.distributed.pool import Pool
 from labsupport.distributed.ranks import RankError, Ranks, RunInterrupted
 from labsupport.errors import LabError
 from labsupport.settings import is_interactive
+
+if TYPE_CHECKING:
+    from labsupport.distributed.traffic_report import Traffic
 
 LOOK_EVERY_S = 0.05
 RANKS_PER_CORE = 16
@@ -61,6 +65,7 @@ def write_settings(folder: RunFolder, options: Options) -> None:
         "sys_path": [os.path.abspath(entry) for entry in sys.path],  # noqa: PTH100
         "cwd": os.getcwd(),  # noqa: PTH109
         "keep": options.keep,
+        "traffic": options.traffic,
     }
     write_json(folder.settings, content)
 
@@ -162,6 +167,12 @@ class Watch:
         if machine is None:
             return False
         gpus = machine["gpus"]
+        if machine["network"]:
+            print(machine["network"], flush=True)
+        elif self.options.links:
+            print(f"links emulated in the ranks' calls: {why_not_shaped()}", flush=True)
+            if machine["backend"] != "gloo":
+                print(f"but not those of {machine['backend']}", flush=True)
         if machine["backend"] == "gloo":
             if gpus == 0:
                 say_once("gloo", "no GPU: gloo on CPU")
@@ -203,7 +214,7 @@ def run(folder: RunFolder, options: Options) -> Ranks:
     write_settings(folder, options)
     watch: Watch | None = None
     interrupted, stays = False, False
-    error = None
+    error, traffic = None, None
     try:
         watch = start(folder, options)
         error = watch.until_end()
@@ -221,6 +232,9 @@ def run(folder: RunFolder, options: Options) -> Ranks:
         watch.show()
         watch.screen.finish()
         watch.metrics.finish()
+        if options.traffic:
+            traffic = read_traffic(folder, options.nproc)
+            print(traffic, flush=True)
     if watch is not None and stays:
         kept.hold(options, watch.pool, watch.home, folder)
     else:
@@ -232,7 +246,7 @@ def run(folder: RunFolder, options: Options) -> Ranks:
     shared = [read_values(folder, rank) for rank in range(options.nproc)]
     rows = [] if watch is None else watch.metrics.rows
     first = failures.place(folder, options.nproc)[0]
-    return Ranks(shared, error, folder.shown, rows, first)
+    return Ranks(shared, error, folder.shown, rows, traffic, first)
 
 
 def start(folder: RunFolder, options: Options) -> Watch:
@@ -241,9 +255,16 @@ def start(folder: RunFolder, options: Options) -> Watch:
     if earlier is not None:
         write_json(earlier.folder.next, {"folder": str(folder.path)})
         return Watch(earlier.pool, folder, earlier.home, options)
-    agent = pool.borrow(folder.agent_log, options.fresh)
+    links = [str(link) for link in options.links or []]
+    shaped = bool(links) and why_not_shaped() is None
+    agent = pool.borrow(folder.agent_log, options.fresh, links if shaped else ())
     try:
-        agent.request(folder, options.nproc, torchrun_arguments(options))
+        agent.request(
+            folder=str(folder.path),
+            nproc=options.nproc,
+            links=links,
+            arguments=torchrun_arguments(options),
+        )
         return Watch(agent, folder, folder, options)
     except BaseException:
         agent.end()
@@ -262,6 +283,21 @@ def end_run(watch: Watch, gently: bool) -> None:
         watch.pool.end()
     watch.home.finished.touch()
     pool.give_back(watch.pool)
+
+
+@functools.cache
+def why_not_shaped() -> str | None:
+    """Why links are emulated here and not really shaped; None if they are."""
+    from labsupport.distributed.network import what_prevents_shaping
+
+    return what_prevents_shaping()
+
+
+def read_traffic(folder: RunFolder, nproc: int) -> Traffic:
+    from labsupport.distributed import traffic_report
+
+    paths = [folder.traffic(rank) for rank in range(nproc)]
+    return traffic_report.read_traffic(paths, failures.place(folder, nproc)[0])
 
 
 def read_values(folder: RunFolder, rank: int) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import shlex
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from labsupport.distributed.link_speed import LinkSpeed
+from labsupport.distributed.links import links_for
 from labsupport.errors import LabError
 
 
@@ -27,6 +29,14 @@ class Options:
     nnodes: int = 1
     rdzv_endpoint: str | None = None
     rdzv_id: str | None = None
+    traffic: bool = False
+    link: str | None = None
+    link_rank: list[str] = field(default_factory=list)
+
+    @property
+    def links(self) -> list[LinkSpeed] | None:
+        """Each rank's link, or None."""
+        return links_for(self.nproc, self.link, self.link_rank)
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -85,6 +95,15 @@ def option_parser() -> OptionParser:
         default=default.nnodes,
     )
     add("--rdzv-endpoint", "HOST:PORT", "where the machines meet: the first one's")
+    add("--traffic", None, "count what the ranks send each other, and show it")
+    add("--link", "RATE,DELAY", "give every rank a link such as 100mbit,5ms or 1gbit")
+    add(
+        "--link-rank",
+        "RANK=RATE,DELAY",
+        "give one rank another link; may be repeated",
+        action="append",
+        default=[],
+    )
     add("--rdzv-id", "ID", "what the machines call this run; the cell's name if absent")
     return parser
 
@@ -134,6 +153,8 @@ def check_values(options: Options) -> None:
 
 def check_together(options: Options) -> None:
     several = options.nnodes > 1
+    if options.links is not None and several:
+        raise LabError("--link shapes links on one machine only: leave out --nnodes.")
     if several and options.rdzv_endpoint is None:
         raise LabError(
             f"--nnodes {options.nnodes} needs --rdzv-endpoint HOST:PORT, the first "

@@ -18,11 +18,11 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from labsupport.distributed import processes
-from labsupport.distributed.folders import RunFolder
 
 # What a kernel inside another torchrun, or a shell, may have set.
 NOT_INHERITED = ("TORCHELASTIC_", "PET_", "LABS_RUN", "LABS_BACKEND", "LABS_POOL")
@@ -58,8 +58,11 @@ class Pool:
     the ranks then is for the kernel to decide.
     """
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, environment: dict[str, str], links: Sequence[str], log: Path
+    ) -> None:
         self.environment = environment
+        self.links = list(links)
         self.token = uuid.uuid4().hex
         # In it lies the fork server's socket, whose path has to be short.
         self.place = tempfile.mkdtemp(prefix=f"labs-{os.getpid()}-")
@@ -72,6 +75,7 @@ class Pool:
                     "-m",
                     "labsupport.distributed.agent",
                     str(theirs.fileno()),
+                    *links,
                 ],
                 stdin=subprocess.PIPE,
                 stdout=output,
@@ -84,11 +88,12 @@ class Pool:
     def alive(self) -> bool:
         return self.agent.poll() is None
 
-    def request(self, folder: RunFolder, nproc: int, arguments: dict[str, str]) -> None:
-        """Ask the agent to run a cell; `has_answered` tells when it has."""
-        message = {"folder": str(folder.path), "nproc": nproc, "arguments": arguments}
+    def request(self, **request: Any) -> None:
+        """Ask the agent to run a cell (agent.py says what a request holds);
+        `has_answered` tells when it has.
+        """
         with contextlib.suppress(OSError):  # it may have ended just now
-            self.channel.sendall(json.dumps(message).encode() + b"\n")
+            self.channel.sendall(json.dumps(request).encode() + b"\n")
 
     def has_answered(self, timeout: float) -> bool:
         """Whether the cell has ended, or the agent has, within `timeout` seconds."""
@@ -134,23 +139,24 @@ class Pool:
 _idle: list[Pool] = []
 
 
-def borrow(log: Path, fresh: bool = False) -> Pool:
+def borrow(log: Path, fresh: bool = False, links: Sequence[str] = ()) -> Pool:
     """An agent that fits the kernel's environment, warm if there is one.
 
     Args:
         log: where a new agent writes until its first cell begins.
         fresh: a new one in any case.
+        links: the shaped links between its ranks (network.py), one a rank.
     """
     wanted = environment()
     found = None
     while _idle:
         pool = _idle.pop()
-        usable = pool.alive() and pool.environment == wanted and not fresh
-        if usable and found is None:
+        fits = pool.environment == wanted and pool.links == list(links)
+        if fits and pool.alive() and not fresh and found is None:
             found = pool
         else:
             pool.end()
-    return found or Pool(wanted, log)
+    return found or Pool(wanted, links, log)
 
 
 def give_back(pool: Pool) -> None:

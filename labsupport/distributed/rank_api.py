@@ -1,4 +1,4 @@
-"""What a cell's body may call on a rank: `share`, `log`, `backend`, `device`.
+"""What a cell's body may call on a rank: `share`, `log`, `count_traffic` and so on.
 
 All of them also work in a plain script under plain torchrun, where `share` and
 `log` do nothing because no notebook waits for the values.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from labsupport.distributed.folders import RunFolder
+    from labsupport.distributed.traffic_counts import RankTraffic
 
 
 def this_run() -> tuple[RunFolder, int] | None:
@@ -132,5 +134,18 @@ def choose_backend(local_world: int) -> tuple[str, int]:
     return ("nccl" if enough else "gloo"), gpus
 
 
-EVERYWHERE = {"share": share, "log": log, "backend": backend, "device": device}
+def count_traffic() -> AbstractContextManager[RankTraffic]:
+    """Count what this rank's collectives move inside a `with`; see traffic.py."""
+    from labsupport.distributed import traffic
+
+    return traffic.count_traffic()
+
+
+EVERYWHERE = {
+    "backend": backend,
+    "count_traffic": count_traffic,
+    "device": device,
+    "log": log,
+    "share": share,
+}
 """The names that a cell's body finds without importing them."""

@@ -11,6 +11,8 @@ from labsupport.errors import LabError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from labsupport.distributed.traffic_report import Traffic
+
 
 @dataclass(frozen=True)
 class RankError:
@@ -87,6 +89,7 @@ class Ranks:
         error: RankError | None,
         folder: str,
         logged: list[dict[str, float]] | None = None,
+        traffic: Traffic | None = None,
         first: int = 0,
     ) -> None:
         self._ranks = [
@@ -94,9 +97,21 @@ class Ranks:
         ]
         self._first = first
         self._logged = logged or []
+        self._traffic = traffic
         self.error = error
         self.ok = error is None
         self.folder = folder
+
+    @property
+    def traffic(self) -> Traffic:
+        """What the ranks sent each other; see traffic_report.py.
+
+        Raises:
+            LabError: the cell did not ask for it.
+        """
+        if self._traffic is None:
+            raise LabError("nobody counted: add --traffic to the cell's first line.")
+        return self._traffic
 
     @property
     def metrics(self) -> pd.DataFrame:

@@ -24,7 +24,7 @@ HEADER = """\
 #
 # share() and log() bring values back to the notebook. Under plain torchrun
 # there is no notebook, and they do nothing.
-from labsupport.distributed import backend, device, log, share  # noqa: F401
+from labsupport.distributed import backend, count_traffic, device, log, share
 """
 VALUES = """
 # The values that the notebook pushed, from the file beside this script.

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from labsupport.distributed.folders import RunFolder, read_json, write_json
 from labsupport.distributed.lifeline import close_stdin, end_with_the_kernel
+from labsupport.distributed.network import enter_network
 from labsupport.distributed.rank_api import EVERYWHERE
 
 # A rank that lost its peer waits for the SIGTERM with which torchrun ends it, at
@@ -63,6 +64,7 @@ def buffer_c_output_by_line() -> None:
 
 def main() -> None:
     """A rank that torchrun has started as a program."""
+    enter_network(int(os.environ["LOCAL_RANK"]))
     end_with_the_kernel()
     close_stdin()
     run_rank(RunFolder(Path(sys.argv[1])))
@@ -72,6 +74,7 @@ def run_forked(folder: str, env: dict[str, str]) -> None:
     """A rank that was forked: become what a program of its own would be."""
     os.setsid()
     os.environ.update(env)
+    enter_network(int(env["LOCAL_RANK"]))
     from labsupport.distributed.preload import LIFELINE
 
     end_with_the_kernel(LIFELINE)
@@ -109,11 +112,16 @@ def run_rank(folder: RunFolder) -> None:
         if names is None:
             os.chdir(settings["cwd"])
             names = main_module(folder).__dict__
+            start_throttle(folder, rank)
         names["__file__"] = str(folder.cell)
         sys.argv = [str(folder.cell)]
         try:
+            if settings["traffic"]:
+                start_counting()
             run_body(folder, names)
+            stop_counting(folder, rank)
             if not settings["keep"]:
+                stop_throttle(hurry=False)
                 leave_process_group()
         except BaseException as error:
             fail(folder, rank, error)
@@ -159,6 +167,35 @@ def run_body(folder: RunFolder, names: dict[str, Any]) -> None:
             exec(compile(source, path, "exec", dont_inherit=True), names)
 
 
+def start_counting() -> None:
+    from labsupport.distributed import traffic
+
+    traffic.start()
+
+
+def stop_counting(folder: RunFolder, rank: int) -> None:
+    """Write what was counted, if anything was; right after a failure too."""
+    traffic = sys.modules.get("labsupport.distributed.traffic")
+    if traffic is not None and traffic.is_counting():
+        traffic.stop_and_write(folder.traffic(rank))
+
+
+def start_throttle(folder: RunFolder, rank: int) -> None:
+    """Emulate this rank's link as far as it is not really shaped."""
+    links = read_json(folder.machine)["throttle"]
+    if links is not None:
+        from labsupport.distributed import throttle
+        from labsupport.distributed.link_speed import parse_link
+
+        throttle.start(parse_link(links[rank]))
+
+
+def stop_throttle(hurry: bool) -> None:
+    throttle = sys.modules.get("labsupport.distributed.throttle")
+    if throttle is not None:
+        throttle.stop(hurry)
+
+
 def wait_for_next(folder: RunFolder) -> RunFolder:
     """Wait, with all variables and the process group, until a cell comes."""
     while (following := read_json(folder.next)) is None:
@@ -181,6 +218,8 @@ def fail(folder: RunFolder, rank: int, error: BaseException) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     from labsupport.distributed.tracebacks import describe
 
+    stop_counting(folder, rank)
+    stop_throttle(hurry=True)
     end = {"time": time.time(), **describe(error, folder, rank)}
     write_json(folder.end(rank), end)
     if end["kind"] == "left":  # sys.exit(0) is no failure by itself

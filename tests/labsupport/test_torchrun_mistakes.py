@@ -45,6 +45,18 @@ def nothing_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("--save step", "name a .py file"),
         ("--save not/there/step.py", "in a folder that exists"),
         ("--name 'dp", "No closing quotation"),
+        ("--max-restarts -1", "at least 0 restarts"),
+        ("--max-restarts 1 --keep", "exclude each other"),
+        ("--nnodes 0", "at least 1 machine"),
+        ("--nnodes 2", "needs --rdzv-endpoint HOST:PORT"),
+        ("--rdzv-endpoint a:1", "add --nnodes N"),
+        ("--nnodes 2 --rdzv-endpoint a", "use HOST:PORT"),
+        ("--nnodes 2 --rdzv-endpoint a:1 --keep", "one machine only"),
+        ("--nnodes 2 --rdzv-endpoint a:1 --link 1mbit", "one machine only"),
+        ("--link fast", "'fast' is no link"),
+        ("--link-rank 2=50mbit", "ranks are 0 to 1"),
+        ("--link-rank 1", "write RANK=LINK"),
+        ("--link-rank 1=1mbit --link-rank 1=2mbit", "twice"),
     ],
 )
 def test_bad_options(line: str, message: str) -> None:
