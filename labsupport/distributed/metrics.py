@@ -64,6 +64,7 @@ class MetricsChannel:
 
     def draw(self) -> None:
         """Show the curves as they are now."""
+        import ipywidgets as widgets
         import plotly.graph_objects as go
 
         from labsupport.explore.explorer import replace_figure
@@ -71,7 +72,9 @@ class MetricsChannel:
         figure = metrics_figure(self.rows, POINTS)
         if self.widget is None:
             self.widget = go.FigureWidget(figure)
-            self.slot.show_widget(self.widget, "Curves that the ranks log, live.")
+            # In a box of its own it takes the cell's width, not a fixed one.
+            box = widgets.VBox([self.widget])
+            self.slot.show_widget(box, "Curves that the ranks log, live.")
         else:
             replace_figure(self.widget, figure)
         self.drawn, self.rows_drawn = time.monotonic(), len(self.rows)
@@ -108,7 +111,7 @@ def metrics_figure(rows: Sequence[Row], most: int) -> go.Figure:
     names = logged_names(rows)
     columns = min(COLUMNS, len(names))
     height = -(-len(names) // columns)
-    figure = make_subplots(height, columns, subplot_titles=names)
+    figure = make_subplots(height, columns)
     for rank in sorted({int(row["rank"]) for row in rows}):
         for place_of, name in enumerate(names):
             points = [row for row in rows if row["rank"] == rank and name in row]
@@ -130,6 +133,9 @@ def metrics_figure(rows: Sequence[Row], most: int) -> go.Figure:
             )
     figure.update_layout(template=template(), height=280 * height + 60)
     figure.update_xaxes(title_text="step")
+    for place_of, name in enumerate(names):
+        at = {"row": 1 + place_of // columns, "col": 1 + place_of % columns}
+        figure.update_yaxes(title_text=name, **at)
     return figure
 
 
