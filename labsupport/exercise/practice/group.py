@@ -84,12 +84,11 @@ class PracticeGroup:
             for rank, task in zip(self.ranks, threads, strict=True):
                 rank.go.release()
                 task.join(PATIENCE_S)
-        results = [rank.result for rank in self.ranks]
-        for rank, result in enumerate(results):
-            if result is None:
-                came = f"None on rank {rank}: is a `return` missing?"
+        for rank in self.ranks:
+            if rank.result is None:
+                came = f"None on rank {rank.rank}: is a `return` missing?"
                 raise CheckFailed("a result on every rank", came)
-        return results
+        return [rank.result for rank in self.ranks]
 
     def _take_turns(self) -> None:
         """Let ranks run until all have ended, or none can go on."""

@@ -135,7 +135,7 @@ class PracticeRank:
             return None
         if tensor.untyped_storage().data_ptr() != whole.untyped_storage().data_ptr():
             return None
-        return tensor.storage_offset() - whole.storage_offset()
+        return int(tensor.storage_offset() - whole.storage_offset())
 
     def _post(self, request: Request) -> Request:
         self.note_state()
