@@ -97,3 +97,22 @@ def fit_cost(mb_S: Tensor, ms_S: Tensor) -> tuple[float, float]:
     a_S2 = torch.stack([ones_S, mb_S], dim=1) / ms_S[:, None]
     latency, inverse = torch.linalg.lstsq(a_S2, ones_S[:, None]).solution[:, 0]
     return latency.item(), 1 / inverse.item()
+
+
+def collective(name: str, x_N: Tensor, dist: Any) -> Tensor:
+    """What a collective gives this rank; N is a multiple of W."""
+    W = dist.get_world_size()
+    if name == "all_reduce":
+        y_N = x_N.clone()
+        dist.all_reduce(y_N)
+        return y_N
+    if name == "all_gather":
+        y = x_N.new_empty(W * x_N.numel())
+        dist.all_gather_into_tensor(y, x_N)
+    elif name == "reduce_scatter":
+        y = x_N.new_empty(x_N.numel() // W)
+        dist.reduce_scatter_tensor(y, x_N)
+    else:
+        y = torch.empty_like(x_N)
+        dist.all_to_all_single(y, x_N)
+    return y
