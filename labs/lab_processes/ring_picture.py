@@ -7,7 +7,7 @@ ours, runs on practice ranks, and what moved is what is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import plotly.graph_objects as go
@@ -24,6 +24,8 @@ from labs.lab_processes.glasses import (
 from labsupport.exercise.practice import Message, PracticeGroup
 from labsupport.explore import Explorer, View, choose, slide
 
+AllReduce = Callable[[Tensor, Any], Any]
+
 WIDTH = 720
 WORLDS = (2, 3, 4, 5, 6, 8)
 LAST = 2 * (max(WORLDS) - 1)
@@ -39,25 +41,23 @@ SIZES = {
 
 
 def ring_explorer(
-    step: int = 0, world: int = 4, **algorithms: Any
+    algorithms: Mapping[str, AllReduce], step: int = 0, world: int = 4
 ) -> Explorer:
     """Watch all-reduces run on practice ranks.
 
     Args:
-        step: the step that is shown at first.
-        world: how many ranks are shown at first.
-        algorithms: name -> a function of (x_N, dist), for example the exercise;
-            then the function in use is shown.
+        algorithms: name -> a function of (x_N, dist) that sums in place; of an
+            exercise the function in use is shown.
+        step: how many steps are done at first.
+        world: how many ranks there are at first.
     """
     controls = {
         "world": choose("ranks", WORLDS, world),
         "step": slide("steps done", range(LAST + 1), step),
     }
     if len(algorithms) > 1:
-        controls = {
-            "algorithm": choose("all-reduce", list(algorithms)),
-            **controls,
-        }
+        choice = choose("all-reduce", list(algorithms))
+        controls = {"algorithm": choice, **controls}
 
     def draw(world: int, step: int, algorithm: str = "") -> View:
         name = algorithm or next(iter(algorithms))
@@ -66,9 +66,7 @@ def ring_explorer(
     return Explorer(draw, **controls)
 
 
-def ring_view(
-    function: Callable[[Tensor, Any], Tensor], name: str, world: int, done: int
-) -> View:
+def ring_view(function: AllReduce, name: str, world: int, done: int) -> View:
     """What every rank holds after `done` steps, and what moves next.
 
     Args:

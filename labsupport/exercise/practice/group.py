@@ -15,6 +15,9 @@ from labsupport.exercise.practice.collectives import run_collective
 from labsupport.exercise.practice.rank import PracticeRank
 from labsupport.exercise.practice.request import Request, quote
 
+Entries = Sequence[Any] | Tensor
+"""One entry for every rank: a list, or a tensor whose first dimension is W."""
+
 PATIENCE_S = 1.0  # for the threads of a run that failed
 
 
@@ -61,7 +64,7 @@ class PracticeGroup:
         self.posted: list[Request] = []  # sends and receives without a partner
         self.ranks = [PracticeRank(self, rank) for rank in range(world)]
 
-    def run(self, function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+    def run(self, function: Callable[..., Any], *arguments: Entries) -> list[Any]:
         """Call `function(argument[rank], ..., dist)` on every rank.
 
         Tensors are copied first. Returns every rank's result.
@@ -141,13 +144,12 @@ class PracticeGroup:
         )
 
 
-def on_ranks(function: Callable[..., Any], *arguments: Sequence[Any]) -> list[Any]:
+def on_ranks(function: Callable[..., Any], *arguments: Entries) -> list[Any]:
     """Call a function on as many practice ranks as the arguments have entries.
 
     Args:
         function: takes one entry of each argument, then `dist`.
-        arguments: each has one entry for every rank: a list, or a tensor whose
-            first dimension is W.
+        arguments: each has one entry for every rank.
 
     Returns:
         Each rank's result.
