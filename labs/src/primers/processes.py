@@ -69,7 +69,7 @@ lab.predict(
 )
 
 # %% id="stuck" tags=["nbval-ignore-output"]
-# %%torchrun --nproc 2 --timeout 5 --may-fail --name stuck
+# %%torchrun --nproc 2 --timeout 8 --may-fail --name stuck
 import torch
 import torch.distributed as dist
 
@@ -649,11 +649,10 @@ show_figure(view.figure, view.sentence)
 #   owners, once their counts have travelled.
 # - $T = \alpha + n / \beta$: pack small messages together.
 #
-# **Limits.** Practice ranks run one at a time, so they say nothing about speed,
-# and they hide no message order that gloo would not keep. The library's
-# collectives are not all rings: for each size and network it chooses. On GPUs
-# NCCL carries the messages; sends and receives that depend on each other then go
-# into one call, `dist.batch_isend_irecv`. Real code also lets messages travel
+# **Limits.** Practice ranks run one at a time, so they say nothing about speed.
+# A library's collectives are not all rings: it chooses by size and network. On
+# GPUs NCCL carries the messages, and sends and receives that depend on each other
+# go into one call, `dist.batch_isend_irecv`. Real code also lets messages travel
 # while it computes: lab 04.
 #
 # **Diagnose.** What is wrong, and where would you look?
