@@ -122,11 +122,11 @@ SHARE = Exercise(
         ),
     ),
     hints=(
-        "each, left_over = divmod(items, world): everyone gets `each`, and the "
-        "first `left_over` ranks get one more.",
+        "divmod(items, world) gives two numbers: what everyone gets, and how many "
+        "are left over. The first `left_over` ranks get one more.",
         "Of the ranks before you, min(rank, left_over) hold one more: begin at "
         "rank * each + min(rank, left_over).",
-        "return first, first + each + (rank < left_over)",
+        "The share ends at first + each, and one later if rank < left_over.",
     ),
 )
 
@@ -228,8 +228,8 @@ SWAP = Exercise(
     hints=(
         "The two ranks need different orders: one sends, then receives; the other "
         "receives, then sends. Ask for dist.get_rank().",
-        "Rank 0: dist.send(x_N, 1), then dist.recv(y_N, 1).",
-        "y_N = torch.empty_like(x_N) makes the tensor to receive into; return it.",
+        "Rank 0 sends x_N to rank 1, then receives into y_N from rank 1.",
+        "Receive into y_N, never into x_N, and return y_N.",
     ),
 )
 
@@ -593,8 +593,8 @@ RING = Exercise(
     hints=(
         "First loop, step s: send chunk (rank - s) % W. What arrives is chunk "
         "(rank - s - 1) % W.",
-        "First loop: arrived = shift(chunks[(rank - step) % W], dist), then "
-        "chunks[(rank - step - 1) % W] += arrived.",
+        "First loop: what shift(chunks[(rank - step) % W], dist) returns is added, "
+        "with +=, to the chunk one before.",
         "After the first loop chunk (rank + 1) % W is complete. Second loop: send "
         "chunk (rank + 1 - step) % W, and put what arrives into chunk "
         "(rank - step) % W.",
@@ -743,9 +743,10 @@ DISPATCH = Exercise(
     ),
     hints=(
         "x_ND[owner_N.argsort(stable=True)] has the rows for rank 0 first, and "
-        "to_W = owner_N.bincount(minlength=W) says how many there are for each.",
-        "Every rank needs to know how many rows come from each: "
-        "dist.all_to_all_single(from_W, to_W) sends one count to each rank.",
+        "owner_N.bincount(minlength=W) says how many there are for each.",
+        "Every rank needs to know how many rows come from each. An "
+        "all_to_all_single without sizes, from to_W into from_W, sends one count to "
+        "each rank.",
         "x_MD needs from_W.sum() rows. Then dist.all_to_all_single(x_MD, sorted_ND, "
         "from_W.tolist(), to_W.tolist()).",
     ),

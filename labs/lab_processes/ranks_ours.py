@@ -43,8 +43,8 @@ def shift(x_N: Tensor, dist: Any) -> Tensor:
     y_N = torch.empty_like(x_N)
     sending = dist.isend(x_N, (rank + 1) % W)
     receiving = dist.irecv(y_N, (rank - 1) % W)
-    sending.wait()
-    receiving.wait()
+    for request in (sending, receiving):
+        request.wait()
     return y_N
 
 

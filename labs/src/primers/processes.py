@@ -237,8 +237,8 @@ def shift(x_N, dist):
     ### BEGIN SOLUTION
     sending = dist.isend(x_N, (rank + 1) % W)
     receiving = dist.irecv(y_N, (rank - 1) % W)
-    sending.wait()
-    receiving.wait()
+    for request in (sending, receiving):
+        request.wait()
     ### END SOLUTION
     return y_N
 
@@ -484,29 +484,36 @@ lab.predict(
 )
 
 # %% [markdown] id="cost-measure-text"
-# **Measure.** Rank 0 sends, rank 1 sends back, many times; half the median of a
-# round trip is the time of one message. Six sizes:
+# **Measure.** Rank 0 sends, rank 1 sends back, and half of a round trip is the
+# time of one message. Six sizes take turns, so that a disturbance hits all alike.
+# Of each we take the lower quartile: what disturbs can only add time.
 
 
 # %% id="cost-function" tags=["nbval-ignore-output"]
 sizes_mb = [0.001, 0.016, 0.128, 0.5, 2.0, 8.0]
-repeats = lab.settings.pick(ci=30, cpu=60, gpu=60)
+repeats = lab.settings.pick(ci=40, cpu=200, gpu=200)
 
 
-def message_ms(mb, dist):
-    """Half the median time of a round trip between ranks 0 and 1."""
-    x = torch.zeros(round(mb * 1e6), dtype=torch.uint8)
-    times = []
-    for _ in range(repeats + 3):  # three to warm up
-        began = time.perf_counter()
-        if dist.get_rank() == 0:
-            dist.send(x, 1)
-            dist.recv(x, 1)
-        else:
-            dist.recv(x, 0)
-            dist.send(x, 0)
-        times.append((time.perf_counter() - began) * 1e3)
-    return sorted(times[3:])[repeats // 2] / 2
+def round_trip(x, dist):
+    if dist.get_rank() == 0:
+        dist.send(x, 1)
+        dist.recv(x, 1)
+    else:
+        dist.recv(x, 0)
+        dist.send(x, 0)
+
+
+def message_ms(sizes_mb, dist):
+    """The time of a message between ranks 0 and 1, for each size."""
+    tensors = [torch.zeros(round(mb * 1e6)).byte() for mb in sizes_mb]
+    trips = [[] for _ in tensors]
+    for _ in range(repeats):
+        for x, times in zip(tensors, trips, strict=True):
+            round_trip(x, dist)  # not timed: brings x into the caches
+            began = time.perf_counter()
+            round_trip(x, dist)
+            times.append((time.perf_counter() - began) * 1e3)
+    return [sorted(times)[repeats // 4] / 2 for times in trips]
 
 
 # %% id="cost" tags=["nbval-ignore-output"]
@@ -514,10 +521,11 @@ def message_ms(mb, dist):
 import torch.distributed as dist
 
 dist.init_process_group()
-measured = [message_ms(mb, dist) for mb in sizes_mb]
+measured = message_ms(sizes_mb, dist)
 share("ms", measured)
-for mb, ms in zip(sizes_mb, measured, strict=True):
-    print(f"{mb:7g} MB  {ms:7.3f} ms")
+if dist.get_rank() == 0:
+    for mb, ms in zip(sizes_mb, measured, strict=True):
+        print(f"{mb:7g} MB  {ms:7.3f} ms")
 
 # %% [markdown] id="fit-text"
 # ## P.6 · Fit latency and bandwidth · 6 minutes · ●●○
@@ -597,7 +605,7 @@ import torch.distributed as dist
 
 dist.init_process_group()
 if dist.get_rank() < 2:
-    share("ms", message_ms(4.0, dist))
+    share("ms", message_ms([4.0], dist)[0])
 W, times = dist.get_world_size(), []
 x_N = torch.ones(1_000_000 // W * W)  # 4 MB, and a multiple of W
 for _ in range(8):
@@ -617,16 +625,15 @@ view = cost_view(sizes_mb, cost[0].ms, fit, (4.0, seventh[0].ms))
 show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="cost-after"
-# **What to make of it.** Two numbers describe six sizes, over four powers of ten,
-# to within a few tens of per cent. The misses are real: a message that fits into
-# a cache moves faster than one that does not, and on a busy machine the system
-# gives the core to someone else.
+# **What to make of it.** Two numbers stand for six sizes that differ by a factor
+# of 8000. The last column says how well they do. What they miss is real: a message
+# that fits into a cache moves faster than one that does not, and now and then the
+# system gives the core to somebody else.
 #
-# The ring is a harder test, and it often misses by more. $\alpha$ and $\beta$ come
-# from two processes that had a core each. When more processes than cores take
-# part, each waits for its turn on a core in every step, and the additions take
-# time, too. So never read speed off a laptop that plays cluster; read bytes and
-# messages, which are exact.
+# The ring is a harder test. $\alpha$ and $\beta$ come from two processes that had a
+# core each. With more processes than cores, each waits for its turn on a core in
+# every step, and additions take time, too. So never read speed off a laptop that
+# plays cluster. Read bytes and messages, which are exact.
 #
 # What carries over is the shape. A message of $n = \alpha \beta$ bytes spends
 # half of its time on latency (the size is printed above). Below it, send fewer and
