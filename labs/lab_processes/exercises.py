@@ -695,6 +695,12 @@ def dispatch_evenly(x_ND, owner_N, dist):
     return x_MD
 
 
+def dispatch_as_it_is(x_ND, owner_N, dist):
+    x_MD = torch.empty_like(x_ND)
+    dist.all_to_all_single(x_MD, x_ND)
+    return x_MD
+
+
 DISPATCH = Exercise(
     id="P.5",
     title="send each row to its owner",
@@ -739,6 +745,13 @@ DISPATCH = Exercise(
             "without split sizes every rank gets equally many rows, whoever owns "
             "them.",
             3,
+        ),
+        WrongAnswer(
+            "as it is",
+            dispatch_as_it_is,
+            "the owners are not used: sort the rows by owner, and say how many go to "
+            "each rank.",
+            1,
         ),
     ),
     hints=(

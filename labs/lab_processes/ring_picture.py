@@ -27,16 +27,9 @@ from labsupport.explore import Explorer, View, choose, slide
 AllReduce = Callable[[Tensor, Any], Any]
 
 WIDTH = 720
-WORLDS = (2, 3, 4, 5, 6, 8)
+WORLDS = (2, 3, 4, 6, 8)
 LAST = 2 * (max(WORLDS) - 1)
-SIZES = {
-    2: (34, 56),
-    3: (32, 56),
-    4: (28, 52),
-    5: (22, 50),
-    6: (18, 48),
-    8: (13, 48),
-}
+SIZES = {2: (34, 56), 3: (32, 56), 4: (28, 52), 6: (18, 48), 8: (13, 48)}
 """World -> width and height of a glass, in pixels."""
 
 
@@ -87,10 +80,11 @@ def ring_view(function: AllReduce, name: str, world: int, done: int) -> View:
         message for message in group.messages if message.round == done + 1
     ]
     held = [_held(group.states[rank], done) for rank in range(world)]
-    title = f"{name}, {world} ranks, step {done + 1} of {steps}"
-    title += _effect(group, done, moving)
-    if not moving:
-        title = f"{name}, {world} ranks, done after {steps} steps"
+    title = f"{name[:1].upper()}{name[1:]}, {world} ranks, "
+    if moving:
+        title += f"step {done + 1} of {steps}{_effect(group, done, moving)}"
+    else:
+        title += f"done after {steps} steps"
     sentence = _sentence(group, done, steps, moving) + trouble
     return View(_figure(title, held, moving), sentence, _table(held, moving))
 
@@ -165,7 +159,7 @@ def _place(rank: int, world: int) -> tuple[float, float]:
 
 
 def _height(world: int) -> int:
-    return 470 if world <= 6 else 620
+    return {2: 360, 8: 620}.get(world, 470)
 
 
 def _arrow(

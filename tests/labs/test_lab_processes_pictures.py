@@ -37,7 +37,7 @@ def test_what_moves_and_what_becomes_of_it():
     second = ring_view(ours.ring_all_reduce, "ring", 4, done=1)
     assert "rank 0 sends chunk 3 (0+3) to rank 1" in second.sentence
     assert second.figure.layout.title.text == (
-        "ring, 4 ranks, step 2 of 6: what arrives is added"
+        "Ring, 4 ranks, step 2 of 6: what arrives is added"
     )
     fourth = ring_view(ours.ring_all_reduce, "ring", 4, done=3)
     assert "rank 0 sends chunk 1 (0+1+2+3) to rank 1" in fourth.sentence

@@ -182,6 +182,11 @@ def test_all_to_all_splits_that_do_not_agree():
     assert "rank 0, which sends 2 to rank 0, and rank 0, which expects 1" in words
 
 
+def test_an_even_all_to_all_of_rows_that_do_not_divide():
+    words = came(lambda x, dist: dist.all_to_all_single(x.clone(), x), X_R2)
+    assert words.startswith("none on rank 0, and 2 / 3 is no whole number [")
+
+
 def test_a_function_that_practice_ranks_lack_is_named():
     with pytest.raises(AttributeError, match=r"no dist\.barrier; they have send"):
         on_ranks(lambda x, dist: dist.barrier(), X_R2)

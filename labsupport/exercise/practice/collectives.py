@@ -72,8 +72,11 @@ def _sizes(call: Request, side: str) -> list[int]:
         given, rows = call.splits[0], len(call.tensor)
     sizes = [rows // world] * world if given is None else list(given)
     if len(sizes) != world or sum(sizes) != rows:
+        came = f"{sizes} on rank {call.rank}"
+        if given is None:
+            came = f"none on rank {call.rank}, and {rows} / {world} is no whole number"
         raise CheckFailed(
             f"{world} {side} split sizes whose sum is the {rows} rows of the {side}",
-            f"{sizes} on rank {call.rank}{quote([call.line])}",
+            came + quote([call.line]),
         )
     return sizes
