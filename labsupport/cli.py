@@ -29,6 +29,8 @@ def list_labs() -> None:
     tried = read_progress().get("exercises", {})
     for name, title in lab_titles().items():
         prefix = f"{name[:2].lstrip('0') or '0'}{name[2:3].strip('_')}."
+        if name.startswith("primers/"):  # P.1 belongs to primers/processes
+            prefix = f"{name.removeprefix('primers/')[0].upper()}."
         passed = [n for n, e in tried.items() if n.startswith(prefix) and e["passed"]]
         state = f"  passed: {', '.join(passed)}" if passed else ""
         typer.echo(f"{name:32} {title}{state}")

@@ -47,14 +47,14 @@ STOPS = (
 
 
 def passed_labs() -> set[str]:
-    """Labs in which the reader has passed at least one exercise."""
+    """Labs in which the reader has passed at least one exercise; no primers."""
     if not is_interactive():
         return set()
     tried = read_progress().get("exercises", {})
     return {
         number.split(".")[0].zfill(2)
         for number, entry in tried.items()
-        if entry.get("passed")
+        if entry.get("passed") and number[0].isdigit()
     }
 
 

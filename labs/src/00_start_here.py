@@ -624,11 +624,11 @@ lab.reveal(
 lab.show_map()
 
 # %% [markdown] id="quiz-text"
-# **What will you need to learn on the way?** Five questions. The first three
-# are about kernels in Triton, the last two about processes. Whoever misses one
-# of the first three should take the Triton primer (45 minutes, `labs open
-# triton`) before the Deep parts of the labs. A primer on processes is planned.
-# The Core parts need neither.
+# **What will you need to learn on the way?** Five questions. The first three are
+# about kernels in Triton, the last two about processes. Whoever misses one of the
+# first three should take the Triton primer (45 minutes, `labs open triton`) before
+# the Deep parts of the labs; whoever misses one of the last two, the primer on
+# processes (45 minutes, `labs open processes`). The Core parts need neither.
 
 # %% id="quiz" tags=["nbval-ignore-output"]
 lab.quiz(*SELF_TEST)

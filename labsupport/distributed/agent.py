@@ -53,8 +53,6 @@ def torchrun_arguments(
         "--log-dir": str(folder.path / "torchrun"),
     }
     if network is not None:
-        defaults["--rdzv-endpoint"] = f"{network.agent_address}:0"
-        defaults["--rdzv-conf"] = "is_host=1"  # an address that no host name has
         # Where the ranks' store is: here, or with --max-restarts on rank 0.
         own_store = "--max-restarts" in request["arguments"]
         place = network.store_addresses[0] if own_store else network.agent_address

@@ -59,7 +59,7 @@ class CannotShape(Exception):
 
 @dataclass(frozen=True)
 class Network:
-    """What `build_network` has made. It lasts as long as its processes.
+    """What `build_network` has made.
 
     Attributes:
         agent_address: where ranks reach the agent.
@@ -92,9 +92,7 @@ class Network:
 
     def note(self) -> str:
         """How the links are made, for the reader."""
-        how = (
-            f"links shaped by tc tbf, TCP congestion control {self.congestion_control}"
-        )
+        how = f"links shaped by tc tbf, TCP with {self.congestion_control}"
         return how if self.delays else f"{how}; no netem here to delay packets"
 
 
@@ -104,9 +102,12 @@ def build_network(links: list[LinkSpeed]) -> Network:
     Args:
         links: one for each rank.
 
+    Returns:
+        The network, which works for as long as this process stays where it is.
+
     Raises:
         CannotShape: this machine does not allow it, or lacks a part. The process
-            may have left its network by then: start anew from another one.
+            may have left its network by then, so ask `what_prevents_shaping` first.
     """
     if sys.platform != "linux":
         raise CannotShape("network namespaces need Linux")
@@ -192,7 +193,7 @@ def prepare_namespace() -> str:
             (settings / f"ipv6/conf/{of}/disable_ipv6").write_text("1")
     congestion_control = settings / "ipv4/tcp_congestion_control"
     for name in CONGESTION_CONTROLS:
-        with contextlib.suppress(OSError):  # unknown here, or /proc is read-only
+        with contextlib.suppress(OSError):  # not allowed here, or /proc is read-only
             congestion_control.write_text(name)
             break
     return congestion_control.read_text().strip()

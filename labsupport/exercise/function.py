@@ -39,7 +39,10 @@ class ExerciseFunction:
         """Call the function in use; a kernel is launched, as its check does."""
         if self.spec.reference is not None and not kernels.HAS_TRITON:
             return self.spec.reference(*arguments, **named)
-        return self.spec.as_function(self.__labs_active__)(*arguments, **named)
+        function = self.__labs_active__
+        if self.spec.launch is not None:
+            return self.spec.launch(function, *arguments, **named)
+        return function(*arguments, **named)
 
     def __getitem__(self, grid: Any) -> Callable[..., Any]:
         """Launch the kernel in use over a grid, as in `kernel[grid](...)`."""

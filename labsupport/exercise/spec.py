@@ -47,6 +47,9 @@ class Exercise:
         launch: for an exercise that is a Triton kernel: `launch(kernel,
             *arguments)` runs it and returns the output. Checks and wrong answers
             then see the launched kernel as an ordinary function.
+        group: for a function that every rank of a group calls: `group(function,
+            *arguments)` runs it on practice ranks and returns what came of it,
+            for checks and wrong answers. The notebook calls the function itself.
         reference: for a kernel: what it computes, in plain PyTorch. It stands
             in where Triton is not installed.
     """
@@ -61,8 +64,10 @@ class Exercise:
     wrong: Sequence[WrongAnswer]
     hints: Sequence[str]
     launch: Callable[..., Any] | None = None
+    group: Callable[..., Any] | None = None
     reference: Callable[..., Any] | None = None
 
     def as_function(self, candidate: Callable[..., Any]) -> Callable[..., Any]:
         """The candidate as a function of the probes' arguments."""
-        return candidate if self.launch is None else partial(self.launch, candidate)
+        run = self.launch or self.group
+        return candidate if run is None else partial(run, candidate)

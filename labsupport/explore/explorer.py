@@ -92,6 +92,9 @@ def replace_figure(shown: go.FigureWidget, fresh: go.Figure) -> None:
             shown.data = []
             shown.add_traces(list(fresh.data))
         content["layout"].pop("template", None)
+        # An update of a list keeps what the old one had more of.
+        for name in ("annotations", "shapes"):
+            shown.layout[name] = content["layout"].pop(name, [])
         shown.layout.update(content["layout"])
 
 

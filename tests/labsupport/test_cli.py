@@ -1,12 +1,13 @@
 """The `labs` command says in one line what is wrong, and exits non-zero."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from labsupport.course_map import STOPS, map_sentence
+from labsupport.course_map import STOPS, map_sentence, passed_labs
 from labsupport.doctor import examine
 
 
@@ -42,6 +43,20 @@ def test_list_names_lab_00(tmp_path):
     answer = labs("list", LABS_HOME=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
     assert "00_start_here" in answer.stdout
+
+
+def test_what_was_passed_is_shown_beside_its_lab(tmp_path, monkeypatch):
+    passed = {number: {"passed": True} for number in ("0.1", "P.1", "T.1", "T.2")}
+    (tmp_path / "progress.json").write_text(json.dumps({"exercises": passed}))
+    shown = labs("list", LABS_HOME=str(tmp_path)).stdout.splitlines()
+    of = {line.split()[0]: line.partition("passed: ")[2] for line in shown}
+    assert of["00_start_here"] == "0.1"
+    assert of["primers/processes"] == "P.1"
+    assert of["primers/triton"] == "T.1, T.2"
+    # The map has no primers on it.
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    monkeypatch.setenv("JPY_SESSION_NAME", "a person")
+    assert passed_labs() == {"00"}
 
 
 def test_claims_prints_the_ledger():

@@ -75,3 +75,21 @@ def test_saved_figures_hold_plain_numbers():
 def test_a_start_must_be_among_the_values():
     with pytest.raises(ValueError, match="not among its values"):
         slide("power", [1, 2], 5)
+
+
+def test_a_picture_with_fewer_notes_keeps_none_of_the_old_ones():
+    def notes(count: int) -> View:
+        figure = go.Figure(go.Scatter(y=[count]))
+        for place in range(count):
+            figure.add_annotation(x=place, y=0, text=str(place))
+            figure.add_vline(x=place)
+        return View(figure, f"{count} notes")
+
+    count, picture, _ = (
+        Explorer(notes, count=slide("count", [3, 1], 3)).panel().children
+    )
+    count.value = 1
+    assert [note.text for note in picture.layout.annotations] == ["0"]
+    assert len(picture.layout.shapes) == 1
+    count.value = 3
+    assert [note.text for note in picture.layout.annotations] == ["0", "1", "2"]
