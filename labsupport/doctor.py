@@ -12,6 +12,7 @@ import torch
 
 import kernels
 from labsupport.claims.provenance import usable_cores
+from labsupport.distributed.network import what_prevents_shaping
 from labsupport.paths import ROOT, my_labs
 
 
@@ -51,6 +52,7 @@ def examine() -> list[Finding]:
         Finding("disk", f"{free:.0f} GB free", "1 GB is plenty", free >= 1),
         _gpu(),
         _triton(),
+        _links(),
         _folder(),
     ]
 
@@ -83,6 +85,13 @@ def _triton() -> Finding:
         return Finding("Triton", "none", "no wheel for this system: labs say so")
     state = "interpreted" if kernels.INTERPRETED else "compiled"
     return Finding("Triton", version("triton"), f"kernels run {state}")
+
+
+def _links() -> Finding:
+    reason = what_prevents_shaping()
+    if reason is None:
+        return Finding("links", "shaped", "--link gives ranks real slow links")
+    return Finding("links", "emulated", f"--link delays the ranks' calls: {reason}")
 
 
 def _folder() -> Finding:

@@ -4,11 +4,13 @@
 
 CHANNEL is the number of a socket on which the kernel sends one request for
 each cell, a line of JSON: {"folder", "nproc", "links": what --link asks for,
-"arguments": of torchrun}. With LINKs, one a rank, the agent and its ranks live
-in a small network of their own (network.py).
-The agent calls torchrun's own `parse_args` and `run`, writes down every rank's
-exit code, which torchrun only prints, and answers with an empty line. It leaves
-when nothing was asked of it for some minutes, and gives its memory back.
+"arguments": of torchrun}. The agent calls torchrun's own `parse_args` and `run`,
+writes down every rank's exit code, which torchrun only prints, and answers with
+an empty line. It leaves when nothing was asked of it for some minutes, and gives
+its memory back.
+
+With LINKs, one a rank, the agent and its ranks live in a small network of their
+own (network.py).
 """
 
 from __future__ import annotations

@@ -151,8 +151,10 @@ class Watch:
         """The agent had been idle and ended as the cell came: no rank has run
         any of it, so it may be run.
         """
+        if not self.answered or self.home != self.folder:
+            return False
         began = processes.rank_pids(self.folder, self.options.nproc)
-        return self.answered and not began and not self.home.agent_end.exists()
+        return not began and not self.home.agent_end.exists()
 
     def timed_out(self) -> RankError:
         ranks = processes.rank_pids(self.folder, self.options.nproc)
@@ -194,15 +196,8 @@ class Watch:
         self.restarts_said = len(attempts)
 
     def interrupt_ranks(self) -> None:
-        """Send SIGINT, so that a `finally` in the cell runs. A rank that waits
-        inside C code does not notice it.
-        """
-        pids = processes.rank_pids(self.folder, self.options.nproc)
-        own = self.pool.cell_processes()
-        reached = processes.signal_ranks(pids, own, processes.signal.SIGINT)
-        asked = {pids[rank] for rank in reached}
-        ranks = [process for process in own if process.pid in asked]
-        processes.psutil.wait_procs(ranks, timeout=processes.GENTLE_S)
+        ranks = processes.rank_pids(self.folder, self.options.nproc)
+        processes.interrupt(ranks, self.pool.cell_processes())
 
 
 def run(folder: RunFolder, options: Options) -> Ranks:

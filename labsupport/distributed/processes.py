@@ -87,6 +87,15 @@ def signal_ranks(
     return reached
 
 
+def interrupt(ranks: dict[int, int], own: list[psutil.Process]) -> None:
+    """Send SIGINT, so that a `finally` in the cell runs, and give it a moment. A
+    rank that waits inside C code does not notice it.
+    """
+    reached = {ranks[rank] for rank in signal_ranks(ranks, own, signal.SIGINT)}
+    asked = [process for process in own if process.pid in reached]
+    psutil.wait_procs(asked, timeout=GENTLE_S)
+
+
 def ask_for_stacks(
     folder: RunFolder, ranks: dict[int, int], own: list[psutil.Process]
 ) -> list[int]:

@@ -68,7 +68,7 @@ def test_claims_prints_the_ledger():
 def test_doctor_looks_at_what_labs_need(tmp_path):
     answer = labs("doctor", LABS_HOME=str(tmp_path))
     assert answer.returncode == 0, answer.stderr
-    for name in ("cores", "memory", "GPU", "Triton", "my_labs"):
+    for name in ("cores", "memory", "GPU", "Triton", "links", "my_labs"):
         assert name in answer.stdout
 
 

@@ -222,3 +222,41 @@ def test_nothing_outlives_the_kernel(notebook: Notebook, when: str) -> None:
             kernel.kill()
         kernel.wait(60)
     until(lambda: not below(notebook.home))
+
+
+ONE_OF_TWO = """
+import sys
+from pathlib import Path
+from IPython.core.interactiveshell import InteractiveShell
+me, other = sys.argv[1:]
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "labsupport.distributed")
+for cell in range(2):
+    shell.run_cell(f'''%%torchrun --nproc 2 --name dp --timeout 100
+import torch, torch.distributed as dist
+from pathlib import Path
+dist.init_process_group(backend())
+Path("{me} {cell}").touch()
+while not Path("{other} {cell}").exists():
+    pass
+x = torch.full((), float({me}))
+dist.all_reduce(x)
+share("sum", x.item())
+''').raise_error()
+    print([rank.sum for rank in shell.user_ns["dp"]])
+"""
+
+
+def test_two_notebooks_at_once(notebook: Notebook) -> None:
+    """Each cell ends only if the other notebook's cell runs at the same time."""
+    kernels = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_OF_TWO, *names],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for names in (("1", "2"), ("2", "1"))
+    ]
+    said = [kernel.communicate(timeout=120)[0].splitlines() for kernel in kernels]
+    assert [lines[-2:] for lines in said] == [["[2.0, 2.0]"] * 2, ["[4.0, 4.0]"] * 2]
+    until(lambda: not below(notebook.home))
