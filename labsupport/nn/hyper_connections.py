@@ -1,0 +1,274 @@
+"""Hyper-connections: a residual stream of n lanes instead of one.
+
+Parts for `GPT(residual=...)`. A plain residual adds what a branch F makes to the
+stream, x + F(x). With hyper-connections the stream holds n vectors of width C
+for every token, and each branch has three maps (Xie et al., mHC, arXiv
+2512.24880, equation 3):
+
+    x'  =  H_res x  +  H_post^T F(H_pre x)
+
+    H_pre   (1, n)   how the lanes are read: what F sees is a mix of them
+    H_post  (1, n)   how what F makes is written to each lane
+    H_res   (n, n)   how the lanes pass on: row i makes the new lane i
+
+All three depend on the token: a small linear map of the lanes, times alpha, on
+top of a bias that is the same for all tokens.
+
+    HyperConnection             Zhu et al., 2409.19606: H_res is free
+    ManifoldHyperConnection     mHC: H_res is made doubly stochastic
+
+Shape suffixes: B sequences, T tokens, M = B T tokens in a row, n lanes, C width
+of a lane, P = n + n + n² coefficients of a token. Coefficients keep tokens last
+(`res_nnM`), so that one arithmetic operation serves all tokens; lanes keep the
+width last (`x_MnC`). Coefficients are float32 at least, whatever the lanes are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from labsupport.errors import LabError
+from labsupport.nn.gpt import GPTConfig, Residual
+
+MAIN_READ = 0.7
+"""What a branch reads of its own lane at first; the others share the rest."""
+OFF_DIAGONAL = -8.0
+"""H_res's logits beside the diagonal at first: exp(-8) is 0.03 percent."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The three maps of one branch, for M tokens.
+
+    Attributes:
+        pre_nM: how much of each lane the branch reads.
+        post_nM: how much of the branch's output each lane gets.
+        res_nnM: res_nnM[i, j] of lane j goes to lane i.
+    """
+
+    pre_nM: Tensor
+    post_nM: Tensor
+    res_nnM: Tensor
+
+
+class Lanes(Residual):
+    """A stream of n lanes in any dtype; how they are mixed is left to `maps`.
+
+    The embeddings are copied to every lane, and the lanes' mean leaves: with
+    equal lanes that is what a plain residual would pass on. (The papers sum.
+    The norm that follows removes the factor n.)
+
+    Args:
+        n: lanes.
+        stream_dtype: what the lanes are rounded to after every branch; None
+            keeps the embeddings' dtype.
+
+    Raises:
+        LabError: n below 1.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        branch: int,
+        *,
+        n: int = 4,
+        stream_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(config, branch)
+        if n < 1:
+            raise LabError(f"n={n} lanes: use at least 1.")
+        self.n, self.branch, self.stream_dtype = n, branch, stream_dtype
+
+    def maps(self, x_MnC: Tensor) -> Maps:
+        """The branch's maps for these lanes."""
+        raise NotImplementedError
+
+    def expand(self, x_BTD: Tensor) -> Tensor:
+        x_BTnD = x_BTD.unsqueeze(-2).expand(*x_BTD.shape[:-1], self.n, -1)
+        return x_BTnD.to(self.stream_dtype or x_BTD.dtype).contiguous()
+
+    def forward(self, stream: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        B, T, n, C = stream.shape
+        number = next(self.parameters()).dtype
+        x_MnC = stream.reshape(B * T, n, C).to(number)
+        maps = self.maps(x_MnC)
+        read_MC = torch.einsum("jm,mjc->mc", maps.pre_nM.to(number), x_MnC)
+        made_MC = branch(read_MC.view(B, T, C)).reshape(B * T, C)
+        kept_MnC = torch.einsum("ijm,mjc->mic", maps.res_nnM.to(number), x_MnC)
+        written_MnC = torch.einsum("im,mc->mic", maps.post_nM.to(number), made_MC)
+        return (kept_MnC + written_MnC).view(B, T, n, C).to(stream.dtype)
+
+    def collapse(self, stream: Tensor) -> Tensor:
+        return stream.to(next(self.parameters()).dtype).mean(dim=-2)
+
+
+class RoundedResidual(Residual):
+    """The plain residual with its stream kept in another dtype."""
+
+    def __init__(
+        self, config: GPTConfig, branch: int, *, stream_dtype: torch.dtype
+    ) -> None:
+        super().__init__(config, branch)
+        self.stream_dtype = stream_dtype
+
+    def expand(self, x_BTD: Tensor) -> Tensor:
+        self.number = x_BTD.dtype
+        return x_BTD.to(self.stream_dtype)
+
+    def forward(self, stream: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        x_BTD = stream.float()
+        return (x_BTD + branch(x_BTD)).to(stream.dtype)
+
+    def collapse(self, stream: Tensor) -> Tensor:
+        return stream.float()
+
+
+class HyperConnection(Lanes):
+    """H_res is any matrix: lanes may grow, shrink and cancel (Zhu et al., eq. 5).
+
+    Each lane's coefficients come from that lane's own vector. At first nothing
+    depends on the token, branch k reads lane k mod n, writes to all lanes and
+    passes every lane on (their algorithm 2): exactly the plain residual.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        branch: int,
+        *,
+        n: int = 4,
+        stream_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(config, branch, n=n, stream_dtype=stream_dtype)
+        C = config.d_model
+        self.eps = config.eps
+        # Of each lane: its read, its write, and what it takes from the n lanes.
+        self.phi_CP = nn.Parameter(torch.zeros(C, 2 + n))
+        self.alpha_3 = nn.Parameter(torch.full((3,), 0.01))
+        self.pre_n = nn.Parameter(F.one_hot(torch.tensor(branch % n), n).float())
+        self.post_n = nn.Parameter(torch.ones(n))
+        self.res_nn = nn.Parameter(torch.eye(n))
+
+    def maps(self, x_MnC: Tensor) -> Maps:
+        n = self.n
+        v_MnC = F.rms_norm(x_MnC, x_MnC.shape[-1:], eps=self.eps)
+        h_nPM = torch.tanh(v_MnC @ self.phi_CP).permute(1, 2, 0)
+        pre, post, res = self.alpha_3
+        return Maps(
+            pre_nM=pre * h_nPM[:, 0] + self.pre_n[:, None],
+            post_nM=post * h_nPM[:, 1] + self.post_n[:, None],
+            res_nnM=res * h_nPM[:, 2 : 2 + n] + self.res_nn[:, :, None],
+        )
+
+
+class ManifoldHyperConnection(Lanes):
+    """H_res is projected onto the doubly stochastic matrices (mHC, eq. 7 to 9).
+
+    Args:
+        project: logits_nnM -> res_nnM; None for `sinkhorn` with `iterations`.
+        iterations: of Sinkhorn-Knopp; the paper uses 20.
+
+    At first the network equals the plain residual network: no coefficient
+    depends on the token (phi = 0), the reads of a branch sum to one, its writes
+    are one, and lanes that are equal stay equal under any H_res whose rows sum
+    to one. Branch k reads mostly lane k mod n; without that difference all lanes
+    would get the same gradients and stay equal for ever.
+    """
+
+    def __init__(
+        self,
+        config: GPTConfig,
+        branch: int,
+        *,
+        n: int = 4,
+        stream_dtype: torch.dtype | None = None,
+        project: Callable[[Tensor], Tensor] | None = None,
+        iterations: int = 20,
+    ) -> None:
+        super().__init__(config, branch, n=n, stream_dtype=stream_dtype)
+        self.iterations = iterations
+        self.project = project
+        self.phi_KP = nn.Parameter(torch.zeros(n * config.d_model, 2 * n + n * n))
+        self.alpha_3 = nn.Parameter(torch.full((3,), 0.01))
+        rest = (1 - MAIN_READ) / max(n - 1, 1)
+        read_n = torch.full((n,), rest)
+        read_n[branch % n] = MAIN_READ
+        pre_n = torch.logit(read_n)
+        res_nn = OFF_DIAGONAL * (1 - torch.eye(n))
+        bias_P = torch.cat([pre_n, torch.zeros(n), res_nn.flatten()])
+        self.bias_P = nn.Parameter(bias_P)
+
+    def maps(self, x_MnC: Tensor) -> Maps:
+        n = self.n
+        x_MK = x_MnC.flatten(1)
+        # The norm is one number a token, so it may be divided out afterwards
+        # (eq. 14 to 16). Its eps is 1e-20 in the paper: it only guards zero.
+        r_M = x_MK.square().mean(1).add(1e-20).sqrt()
+        h_PM = (x_MK @ self.phi_KP).t() / r_M
+        sizes = [n, n, n * n]
+        alpha_P = self.alpha_3.repeat_interleave(torch.tensor(sizes))
+        logits_PM = alpha_P[:, None] * h_PM + self.bias_P[:, None]
+        pre_nM, post_nM, res_PM = logits_PM.split(sizes)
+        return Maps(
+            pre_nM=torch.sigmoid(pre_nM),
+            post_nM=2 * torch.sigmoid(post_nM),
+            res_nnM=self.projected(res_PM.view(n, n, -1)),
+        )
+
+    def projected(self, logits_nnM: Tensor) -> Tensor:
+        if self.project is not None:
+            return self.project(logits_nnM)
+        return sinkhorn(logits_nnM, self.iterations)
+
+
+def row_softmax(logits_nnM: Tensor) -> Tensor:
+    """Rows sum to one, columns need not: half of the constraint."""
+    return torch.softmax(logits_nnM, dim=1)
+
+
+def identity(logits_nnM: Tensor) -> Tensor:
+    """Lanes never mix: H_res = I."""
+    n, _, M = logits_nnM.shape
+    eye_nn = torch.eye(n, dtype=logits_nnM.dtype, device=logits_nnM.device)
+    return eye_nn[:, :, None].expand(n, n, M)
+
+
+def sinkhorn(logits_nnM: Tensor, iterations: int) -> Tensor:
+    """M_0 = exp(logits); then columns and rows are scaled to sum to one, in turn,
+    columns first and rows last (mHC, equation 9).
+    """
+    res_nnM: Tensor = _Sinkhorn.apply(logits_nnM, iterations)
+    return res_nnM
+
+
+class _Sinkhorn(torch.autograd.Function):
+    """Keeps the scales only, and walks back through the iterates with them."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_nnM: Tensor, iterations: int) -> Tensor:
+        # Any shift of a column is undone by the first normalisation.
+        m_nnM = torch.exp(logits_nnM - logits_nnM.amax(0, keepdim=True))
+        scales: list[Tensor] = []
+        for _ in range(iterations):
+            for axis in (0, 1):  # a sum over axis 0 is the sum of a column
+                scales.append(1 / m_nnM.sum(axis, keepdim=True))
+                m_nnM = m_nnM * scales[-1]
+        ctx.save_for_backward(m_nnM, *scales)
+        return m_nnM
+
+    @staticmethod
+    def backward(ctx: Any, gradient_nnM: Tensor) -> tuple[Tensor, None]:
+        m_nnM, *scales = ctx.saved_tensors
+        for step, scale in reversed(list(enumerate(scales))):
+            axis = step % 2
+            inner = (gradient_nnM * m_nnM).sum(axis, keepdim=True)
+            gradient_nnM = scale * (gradient_nnM - inner)
+            m_nnM = m_nnM / scale
+        return gradient_nnM * m_nnM, None
