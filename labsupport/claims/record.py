@@ -32,27 +32,35 @@ class Experiment:
         lab: "00".
         name: "seed_spread".
         question: what it finds out, in one sentence.
-        run: `run(arm, seed, scale)` -> the row's metrics (plain numbers, or
-            lists of numbers for curves).
+        run: `run(arm, seed, scale, **point)` -> the row's metrics (plain
+            numbers, or lists of numbers for curves; None for what is not there).
         arms: the methods and baselines compared.
         seeds: at least three.
         claims: the ids of the claims whose rules read this record.
+        points: further settings, the same for every arm: learning rates, say.
+            Each is a row of its own; a rule takes the mean over them.
+        clocks: metrics that are times, so another machine has others.
     """
 
     lab: str
     name: str
     question: str
-    run: Callable[[str, int, Scale], Mapping[str, Any]]
+    run: Callable[..., Mapping[str, Any]]
     arms: Sequence[str]
     seeds: Sequence[int] = (0, 1, 2)
     claims: Sequence[str] = field(default_factory=tuple)
+    points: Sequence[Mapping[str, Any]] = ({},)
+    clocks: Sequence[str] = ()
 
-    def grid(self, seeds: int | None = None) -> Iterator[tuple[str, int]]:
-        """Every (arm, seed); seeds first, so that a cut leaves fair pairs."""
-        chosen = self.seeds if seeds is None else range(seeds)
-        for seed in chosen:
-            for arm in self.arms:
-                yield arm, seed
+    def grid(self, seeds: int | None = None) -> Iterator[Row]:
+        """Every arm, seed and point; seeds first, so that a cut leaves fair pairs."""
+        listed = list(self.seeds)
+        wanted = len(listed) if seeds is None else seeds
+        beyond = range(max(listed) + 1, max(listed) + 1 + wanted - len(listed))
+        for seed in [*listed, *beyond][:wanted]:
+            for point in self.points:
+                for arm in self.arms:
+                    yield {"arm": arm, "seed": seed, **point}
 
 
 def experiments_of(lab: str) -> list[Experiment]:
@@ -109,17 +117,17 @@ def record(
             "rules": rules,
             "rows": [],
         }
-    done = {(row["arm"], row["seed"]) for row in content["rows"]}
-    for arm, seed in experiment.grid(seeds):
-        if (arm, seed) in done:
+    for trial in experiment.grid(seeds):
+        if any(trial.items() <= row.items() for row in content["rows"]):
             continue
         began = time.perf_counter()
-        metrics = experiment.run(arm, seed, scale)
+        metrics = experiment.run(**trial, scale=scale)
         seconds = round(time.perf_counter() - began, 2)
-        row: Row = {"arm": arm, "seed": seed, "seconds": seconds, **metrics}
+        row: Row = {**trial, "seconds": seconds, **metrics}
         content["rows"].append({**row, "origin": provenance()})
         _write(file, content)
-        report(f"{experiment.name}: {arm}, seed {seed}: {seconds:.1f} s")
+        words = ", ".join(f"{name} {value}" for name, value in trial.items())
+        report(f"{experiment.name}: {words}: {seconds:.1f} s")
     return file
 
 

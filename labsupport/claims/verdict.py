@@ -1,8 +1,9 @@
 """From a record to a verdict, by a rule written before the measurement.
 
 The effect is computed once per seed, from the method's and the baseline's rows
-with that seed. Its mean and 95 % confidence interval (Student's t over seeds)
-are then held against the rule's two bounds.
+with that seed (their mean, where there are several: a grid of settings). Its mean
+and 95 % confidence interval (Student's t over seeds) are then held against the
+rule's two bounds.
 """
 
 from __future__ import annotations
@@ -82,14 +83,15 @@ class Judgement:
 
 def effects(rule: Rule, rows: Sequence[dict[str, Any]]) -> list[float]:
     """The effect for every seed that both arms were run with."""
-    by_arm: dict[str, dict[int, float]] = {rule.method: {}, rule.baseline: {}}
+    by_arm: dict[str, dict[int, list[float]]] = {rule.method: {}, rule.baseline: {}}
     for row in rows:
         if row["arm"] in by_arm:
-            by_arm[row["arm"]][row["seed"]] = float(row[rule.metric])
+            of_seed = by_arm[row["arm"]].setdefault(row["seed"], [])
+            of_seed.append(float(row[rule.metric]))
     method, baseline = by_arm[rule.method], by_arm[rule.baseline]
     found = []
     for seed in sorted(method.keys() & baseline.keys()):
-        m, b = method[seed], baseline[seed]
+        m, b = statistics.fmean(method[seed]), statistics.fmean(baseline[seed])
         size = {"difference": m - b, "ratio": m / b, "saving": 1 - m / b}[rule.effect]
         found.append(size)
     return found

@@ -152,19 +152,21 @@ class HyperConnection(Lanes):
         # Of each lane: its read, its write, and what it takes from the n lanes.
         self.phi_CP = nn.Parameter(torch.zeros(C, 2 + n))
         self.alpha_3 = nn.Parameter(torch.full((3,), 0.01))
-        self.pre_n = nn.Parameter(F.one_hot(torch.tensor(branch % n), n).float())
-        self.post_n = nn.Parameter(torch.ones(n))
-        self.res_nn = nn.Parameter(torch.eye(n))
+        pre_n = F.one_hot(torch.tensor(branch % n), n).float()
+        # A vector, so that weight decay, which is for matrices, leaves it alone.
+        bias_P = torch.cat([pre_n, torch.ones(n), torch.eye(n).flatten()])
+        self.bias_P = nn.Parameter(bias_P)
 
     def maps(self, x_MnC: Tensor) -> Maps:
         n = self.n
         v_MnC = F.rms_norm(x_MnC, x_MnC.shape[-1:], eps=self.eps)
         h_nPM = torch.tanh(v_MnC @ self.phi_CP).permute(1, 2, 0)
-        pre, post, res = self.alpha_3
+        a_pre, a_post, a_res = self.alpha_3
+        pre_n, post_n, res_n2 = self.bias_P.split([n, n, n * n])
         return Maps(
-            pre_nM=pre * h_nPM[:, 0] + self.pre_n[:, None],
-            post_nM=post * h_nPM[:, 1] + self.post_n[:, None],
-            res_nnM=res * h_nPM[:, 2 : 2 + n] + self.res_nn[:, :, None],
+            pre_nM=a_pre * h_nPM[:, 0] + pre_n[:, None],
+            post_nM=a_post * h_nPM[:, 1] + post_n[:, None],
+            res_nnM=a_res * h_nPM[:, 2:] + res_n2.view(n, n, 1),
         )
 
 

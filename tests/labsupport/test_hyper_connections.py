@@ -127,9 +127,10 @@ def test_hc_is_what_the_paper_says() -> None:
             v = x / (x.square().mean(1, keepdim=True) + CONFIG.eps).sqrt()
             dynamic = torch.tanh(v @ part.phi_CP)  # lane by lane
             a_pre, a_post, a_res = part.alpha_3
-            pre = a_pre * dynamic[:, 0] + part.pre_n
-            post = a_post * dynamic[:, 1] + part.post_n
-            res = a_res * dynamic[:, 2:] + part.res_nn
+            n = N_LANES
+            pre = a_pre * dynamic[:, 0] + part.bias_P[:n]
+            post = a_post * dynamic[:, 1] + part.bias_P[n : 2 * n]
+            res = a_res * dynamic[:, 2:] + part.bias_P[2 * n :].view(n, n)
             expected = res @ x + torch.outer(post, torch.tanh((pre @ x) @ weight))
             torch.testing.assert_close(out[0, t], expected)
 
