@@ -42,6 +42,10 @@ OFF_DIAGONAL = -8.0
 """H_res's logits beside the diagonal at first: exp(-8) is 0.03 percent."""
 
 
+Connect = Callable[..., Tensor]
+"""As `connect_lanes`."""
+
+
 @dataclass(frozen=True)
 class Maps:
     """The three maps of one branch, for M tokens.
@@ -68,6 +72,8 @@ class Lanes(Residual):
         n: lanes.
         stream_dtype: what the lanes are rounded to after every branch; None
             keeps the embeddings' dtype.
+        connect: how lanes, maps and branch come together; a lab puts a reader's
+            own function here.
 
     Raises:
         LabError: n below 1.
@@ -80,11 +86,13 @@ class Lanes(Residual):
         *,
         n: int = 4,
         stream_dtype: torch.dtype | None = None,
+        connect: Connect | None = None,
     ) -> None:
         super().__init__(config, branch)
         if n < 1:
             raise LabError(f"n={n} lanes: use at least 1.")
         self.n, self.branch, self.stream_dtype = n, branch, stream_dtype
+        self.connect = connect or connect_lanes
 
     def maps(self, x_MnC: Tensor) -> Maps:
         """The branch's maps for these lanes."""
@@ -96,17 +104,38 @@ class Lanes(Residual):
 
     def forward(self, stream: Tensor, branch: Callable[[Tensor], Tensor]) -> Tensor:
         B, T, n, C = stream.shape
-        number = next(self.parameters()).dtype
-        x_MnC = stream.reshape(B * T, n, C).to(number)
+        x_MnC = stream.reshape(B * T, n, C).to(next(self.parameters()).dtype)
         maps = self.maps(x_MnC)
-        read_MC = torch.einsum("jm,mjc->mc", maps.pre_nM.to(number), x_MnC)
-        made_MC = branch(read_MC.view(B, T, C)).reshape(B * T, C)
-        kept_MnC = torch.einsum("ijm,mjc->mic", maps.res_nnM.to(number), x_MnC)
-        written_MnC = torch.einsum("im,mc->mic", maps.post_nM.to(number), made_MC)
-        return (kept_MnC + written_MnC).view(B, T, n, C).to(stream.dtype)
+
+        def branch_of(x_MC: Tensor) -> Tensor:
+            return branch(x_MC.view(B, T, C)).reshape(B * T, C)
+
+        y_MnC = self.connect(x_MnC, maps.pre_nM, maps.post_nM, maps.res_nnM, branch_of)
+        return y_MnC.view(B, T, n, C).to(stream.dtype)
 
     def collapse(self, stream: Tensor) -> Tensor:
         return stream.to(next(self.parameters()).dtype).mean(dim=-2)
+
+
+def connect_lanes(
+    x_MnC: Tensor,
+    pre_nM: Tensor,
+    post_nM: Tensor,
+    res_nnM: Tensor,
+    branch: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """H_res x + H_post^T F(H_pre x) for every token (mHC, equation 3).
+
+    Args:
+        branch: F, (M, C) -> (M, C).
+
+    Returns:
+        y_MnC.
+    """
+    read_MC = torch.einsum("jm,mjc->mc", pre_nM, x_MnC)
+    made_MC = branch(read_MC)
+    kept_MnC = torch.einsum("ijm,mjc->mic", res_nnM, x_MnC)
+    return kept_MnC + torch.einsum("im,mc->mic", post_nM, made_MC)
 
 
 class RoundedResidual(Residual):
@@ -145,8 +174,11 @@ class HyperConnection(Lanes):
         *,
         n: int = 4,
         stream_dtype: torch.dtype | None = None,
+        connect: Connect | None = None,
     ) -> None:
-        super().__init__(config, branch, n=n, stream_dtype=stream_dtype)
+        super().__init__(
+            config, branch, n=n, stream_dtype=stream_dtype, connect=connect
+        )
         C = config.d_model
         self.eps = config.eps
         # Of each lane: its read, its write, and what it takes from the n lanes.
@@ -191,10 +223,13 @@ class ManifoldHyperConnection(Lanes):
         *,
         n: int = 4,
         stream_dtype: torch.dtype | None = None,
+        connect: Connect | None = None,
         project: Callable[[Tensor], Tensor] | None = None,
         iterations: int = 20,
     ) -> None:
-        super().__init__(config, branch, n=n, stream_dtype=stream_dtype)
+        super().__init__(
+            config, branch, n=n, stream_dtype=stream_dtype, connect=connect
+        )
         self.iterations = iterations
         self.project = project
         self.phi_KP = nn.Parameter(torch.zeros(n * config.d_model, 2 * n + n * n))
