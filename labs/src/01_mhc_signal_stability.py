@@ -1,0 +1,643 @@
+# ---
+# jupyter:
+#   jupytext:
+#     custom_cell_magics: torchrun
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] id="title"
+# # 01 · Signal stability: mHC
+#
+# **In two hours you will widen a network's residual stream, watch it overflow,
+# build the constraint that keeps it at bay, and find out what that is worth.**
+#
+# | minutes | you will | what you take away |
+# |---|---|---|
+# | 0 – 15 | see a training end in NaN | what grows, and why the loss hides it |
+# | 15 – 30 | measure the gain of a chain of maps | the paper's one number |
+# | 30 – 60 | write Sinkhorn-Knopp, and the connection itself | mHC, complete |
+# | 60 – 75 | train with your parts | that they are right, and slow |
+# | 75 – 95 | play: gains on trained maps | what the constraint buys |
+# | 95 – 120 | hold the article's sentences against the record | four verdicts |
+#
+# Then, if you like, the deep parts: the backward, a start that changes nothing,
+# the kernel, two ranks, memory, ten ways to get it wrong. They stand at the end
+# and nothing needs them.
+#
+# It builds on [lab 00](00_start_here.ipynb). On two CPU cores it computes for
+# about two minutes.
+
+# %% id="parameters" tags=["parameters", "nbval-ignore-output"]
+scale = None  # "ci", "cpu" or "gpu"; None: what LABS_SCALE says, else "cpu"
+seed = 0
+world = 2  # the torchrun cell has two ranks, one for each half of the network
+
+# %% id="setup" tags=["nbval-ignore-output"]
+from functools import partial
+
+import torch
+
+from labs.lab_01 import record_tables as record
+from labs.lab_01.arms import residual_of
+from labs.lab_01.experiments import batches, last_loss, train_arm
+from labs.lab_01.gain_explorer import gain_explorer
+from labs.lab_01.gains import composite_gains, trained_maps
+from labs.lab_01.picture import idea_view
+from labs.lab_01.plan import LANES, PLANS
+from labs.lab_01.questions import QUESTIONS
+from labs.lab_01.sinkhorn_explorer import sinkhorn_explorer
+from labsupport import Lab
+from labsupport.explore import show_figure
+from labsupport.nn import GPT, ManifoldHyperConnection
+from labsupport.train import train
+
+lab = Lab("01", scale=scale, seed=seed, world=world)
+plan = PLANS[lab.settings.scale]
+print(plan)
+
+# %% [markdown] id="problem"
+# ## A training that ends in NaN (0 – 15 min)
+#
+# In a residual network every layer *adds* to a stream that runs from the
+# embeddings to the output, $x_{l+1} = x_l + F_l(x_l)$. Here $F_l$ is a **branch**,
+# an attention or a feed-forward layer with a norm in front. The stream is the
+# network's main road: whatever a layer wants to tell a later one goes along it.
+#
+# **Hyper-connections** (HC, [Zhu et al. 2024](https://arxiv.org/abs/2409.19606))
+# widen that road. Instead of one vector every token carries $n = 4$, the
+# **lanes**. Each branch reads a mix of them, writes its result to each with a
+# weight of its own, and mixes the lanes with a small matrix. All of that is
+# learned. It costs next to no arithmetic, and at 27 billion parameters it made
+# models better (section 4.1 of the paper that this lab is about).
+#
+# Train a deep, narrow GPT with them. The stream is stored in float16, as memory is
+# dear: its largest number is 65,504.
+
+# %% id="overflow" tags=["nbval-ignore-output"]
+overflow = train_arm(
+    "hc",
+    lab.settings.seed,
+    lab.settings.scale,
+    lr=plan.lr,
+    stream="float16",
+    live=True,
+    title="HC, float16 stream",
+)
+
+# %% [markdown] id="overflow-text"
+# At scale `cpu` that ends after some hundred steps, and not because the loss was
+# bad: look at the curve. It was falling. (At scale `ci` there are too few steps
+# for it to happen.)
+#
+# Did this run have bad luck? The record has 20 such trainings for each residual
+# and precision: three learning rates and a second task, five seeds each.
+# *identity-HC* is HC whose lanes never mix; *mHC* is what you will build.
+
+# %% id="failures" tags=["nbval-check-output"]
+print("\n".join(record.failure_lines()))
+
+# %% id="failures-origin" tags=["nbval-ignore-output"]
+print(record.caption("failures"))
+
+# %% [markdown] id="predict-text"
+# So something in HC's stream becomes larger than 65,504. A float32 holds $10^{38}$.
+# What happens there?
+
+# %% id="predict" tags=["nbval-ignore-output"]
+lab.predict(
+    "float32",
+    "HC with a float32 stream, the same rates and seeds: what do the losses do?",
+    [
+        "most trainings diverge",
+        "a few diverge",
+        "none diverges",
+    ],
+)
+
+# %% id="reveal" tags=["nbval-ignore-output"]
+failed, runs = record.hc_in_float32()
+share = failed / runs
+view = record.loss_view()
+lab.reveal(
+    "float32",
+    answer="none diverges"
+    if not failed
+    else "a few diverge"
+    if share < 0.5
+    else "most trainings diverge",
+    sentence=f"{failed} of {runs} HC trainings in float32 ended in NaN.",
+    figure=view.figure,
+)
+
+# %% [markdown] id="reveal-after"
+# *Why was I wrong?* If you expected a diverging loss: every branch normalises what
+# it reads, and so does the last layer. The lanes may be ten thousand times too
+# large, and no branch ever sees it. **The loss hides the growth; the number format
+# does not.** (That is also what others found at 1.7 billion parameters.)
+#
+# So to see the problem, look at what carries the signal and not at the loss.
+#
+# ## The idea (15 – 20 min)
+#
+# For one token, with the lanes as the rows of $x_l$ (mHC paper, equation 3,
+# [Xie et al. 2025](https://arxiv.org/abs/2512.24880)):
+#
+# $$x_{l+1} = H^{res}_l\, x_l + (H^{post}_l)^\top\, F_l(H^{pre}_l\, x_l)$$
+#
+# | symbol | meaning | shape | in code |
+# |---|---|---|---|
+# | $n$, $C$ | lanes, width of a lane | | `n`, `C` |
+# | $x_l$ | the lanes before branch $l$ | $n \times C$ | `x_MnC`, for M tokens |
+# | $H^{pre}_l$ | how lanes are read | $1 \times n$ | `pre_nM` |
+# | $H^{post}_l$ | how the result is written | $1 \times n$ | `post_nM` |
+# | $H^{res}_l$ | how lanes pass on | $n \times n$ | `res_nnM` |
+# | $F_l$ | the branch | $C \to C$ | `branch` |
+#
+# A signal that enters at layer 1 reaches layer $L$ through the product of all
+# $H^{res}$, the **composite map** $H^{res}_L \cdots H^{res}_2 H^{res}_1$. In a
+# plain residual network that is 1. With HC it may be anything.
+#
+# mHC allows only **doubly stochastic** $H^{res}$: no entry negative, every row and
+# every column sums to 1. Three things follow (section 4.1):
+#
+# 1. A row that sums to 1 makes an average. No lane can become larger than the
+#    largest one was.
+# 2. A column that sums to 1 says the same of gradients on their way back.
+# 3. A product of such matrices is such a matrix. So both hold for any depth.
+
+# %% id="idea" tags=["nbval-ignore-output"]
+view = idea_view()
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="gain-text"
+# ## 1.1 · The gain of a chain · 8 minutes · ●○○
+#
+# How much can a chain of maps amplify? The paper takes the composite map and, in
+# it, the largest absolute **row** sum (a bound for the signal on its way forward)
+# and the largest absolute **column** sum (for the gradient on its way back).
+#
+# `res_Lnn` holds $L$ maps in the order in which the stream meets them. Return both
+# gains as one tensor.
+
+
+# %% id="gain" tags=["nbval-ignore-output"]
+@lab.exercise("1.1")
+def composite_gain(res_Lnn):
+    """Forward and backward gain of the maps' product, as a tensor of two."""
+    ### BEGIN SOLUTION
+    product_nn = torch.eye(res_Lnn.shape[-1])
+    for res_nn in res_Lnn:
+        product_nn = res_nn @ product_nn
+    size_nn = product_nn.abs()
+    return torch.stack([size_nn.sum(dim=1).max(), size_nn.sum(dim=0).max()])
+    ### END SOLUTION
+
+
+# %% id="gain-check" tags=["nbval-ignore-output"]
+lab.check("1.1")
+lab.hints("1.1")
+
+# %% [markdown] id="chain-text"
+# Now the same random logits three times, for a chain of 24 maps: as they are, with
+# each row through a softmax, and (our function, for now) doubly stochastic. HC
+# starts at the identity, so the raw maps are $I + 0.3\,N$, with $N$ normal.
+
+# %% id="chain" tags=["nbval-check-output"]
+from labs.lab_01.exercises_core import sinkhorn_knopp as ours
+
+generator = torch.Generator().manual_seed(1)
+logits_Lnn = torch.randn(24, LANES, LANES, generator=generator)
+maps = {
+    "raw": torch.eye(LANES) + 0.3 * logits_Lnn,
+    "row softmax": logits_Lnn.softmax(dim=-1),
+    "Sinkhorn": ours(logits_Lnn.permute(1, 2, 0)).permute(2, 0, 1),
+}
+for name, res_Lnn in maps.items():
+    forward, backward = composite_gain(res_Lnn).tolist()
+    print(f"{name:12} forward {forward:8.3f}   backward {backward:8.3f}")
+
+# %% [markdown] id="chain-after"
+# A softmax tames the forward gain alone: its rows sum to 1, its columns to anything
+# up to $n$. That is why mHC needs both.
+#
+# ## 1.2 · Sinkhorn-Knopp · 12 minutes · ●●○
+#
+# How do you make a matrix doubly stochastic, so that gradients pass through? Take
+# exp, so that nothing is negative. Divide every column by its sum. That spoils the
+# rows: divide every row by its sum. That spoils the columns, but less. Repeat
+# (equation 9; the paper takes 20 iterations):
+#
+# $$M^{(0)} = \exp(\tilde H), \qquad
+# M^{(t)} = \mathcal T_r\big(\mathcal T_c(M^{(t-1)})\big)$$
+#
+# $\mathcal T_c$ divides columns by their sums, $\mathcal T_r$ rows. **Columns first,
+# rows last**: what comes last is exact.
+#
+# `logits_nnM[i, j]` holds entry $(i, j)$ of every token's matrix. Tokens stand last,
+# so one division serves them all. (With tokens first the same arithmetic took ten
+# times as long on a CPU.)
+
+
+# %% id="sinkhorn" tags=["nbval-ignore-output"]
+@lab.exercise("1.2")
+def sinkhorn(logits_nnM, iterations=20):
+    """Doubly stochastic matrices; columns are scaled first, rows last."""
+    ### BEGIN SOLUTION
+    top_1nM = logits_nnM.amax(dim=0, keepdim=True)  # undone by the first step
+    res_nnM = torch.exp(logits_nnM - top_1nM)
+    for _ in range(iterations):
+        res_nnM = res_nnM / res_nnM.sum(dim=0, keepdim=True)
+        res_nnM = res_nnM / res_nnM.sum(dim=1, keepdim=True)
+    return res_nnM
+    ### END SOLUTION
+
+
+# %% id="sinkhorn-check" tags=["nbval-ignore-output"]
+lab.check("1.2")
+lab.hints("1.2")
+
+# %% id="sinkhorn-sums" tags=["nbval-check-output"]
+logits_nnM = 2 * torch.randn(LANES, LANES, 1000, generator=generator)
+for iterations in (1, 5, 20):
+    res_nnM = sinkhorn(logits_nnM, iterations)
+    rows, columns = (
+        (res_nnM.sum(dim=axis) - 1).abs().max().item() for axis in (1, 0)
+    )
+    print(f"{iterations:2} iterations: columns off by {columns:.1e}", end="")
+    print(f", rows exact: {rows < 1e-5}")
+
+# %% [markdown] id="connect-text"
+# ## 1.3 · Read, write, pass on · 12 minutes · ●●○
+#
+# Equation 3 for M tokens at once. `x_MnC` holds the lanes, the three maps come with
+# tokens last, and `branch` takes and returns a tensor of shape (M, C).
+#
+# Mind the direction of $H^{res}$: `res_nnM[i, j]` says how much of lane `j` goes
+# **to** lane `i`. Transposed it is still doubly stochastic, the loss still falls,
+# and three public implementations had it wrong for a while.
+
+
+# %% id="connect" tags=["nbval-ignore-output"]
+@lab.exercise("1.3")
+def connect(x_MnC, pre_nM, post_nM, res_nnM, branch):
+    """H_res x + H_post^T F(H_pre x), for every token."""
+    ### BEGIN SOLUTION
+    read_MC = torch.einsum("jm,mjc->mc", pre_nM, x_MnC)
+    made_MC = branch(read_MC)
+    kept_MnC = torch.einsum("ijm,mjc->mic", res_nnM, x_MnC)
+    return kept_MnC + torch.einsum("im,mc->mic", post_nM, made_MC)
+    ### END SOLUTION
+
+
+# %% id="connect-check" tags=["nbval-ignore-output"]
+lab.check("1.3")
+lab.hints("1.3")
+
+# %% [markdown] id="train-text"
+# ## Train with your parts (60 – 75 min)
+#
+# What is left of mHC is where the maps come from (equations 7 and 8). All lanes of
+# a token, $nC$ numbers $\vec x$, are normalised together and mapped to
+# $n + n + n^2$ logits by a matrix $\varphi$. A small number $\alpha$, at first 0.01,
+# scales them, and a bias is added:
+#
+# $$\tilde H = \alpha\,(\mathrm{RMSNorm}(\vec x)\,\varphi) + b, \qquad
+# H^{pre} = \sigma(\tilde H^{pre}), \quad H^{post} = 2\sigma(\tilde H^{post}), \quad
+# H^{res} = \mathrm{Sinkhorn}(\tilde H^{res})$$
+#
+# `ManifoldHyperConnection` does that and leaves Sinkhorn and the connection to
+# functions. Train with yours, then with ours, from the same start on the same data.
+
+# %% id="train" tags=["nbval-ignore-output"]
+steps = lab.settings.pick(ci=4, cpu=50, gpu=50)
+losses, seconds = {}, {}
+for who, parts in {
+    "yours": {"project": sinkhorn, "connect": connect},
+    "ours": {},
+}.items():
+    torch.manual_seed(seed)
+    part = partial(ManifoldHyperConnection, **parts)
+    run = train(
+        GPT(plan.config, residual=part),
+        batches("python", plan, seed),
+        steps=steps,
+        lr=1e-3,
+        settings=lab.settings,
+        title=f"mHC, {who}",
+    )
+    losses[who], seconds[who] = run.table()["loss"].to_numpy(), run.seconds
+print(f"{steps} steps: yours {seconds['yours']:.1f} s, ", end="")
+print(f"ours {seconds['ours']:.1f} s")
+
+# %% id="train-check" tags=["nbval-check-output"]
+gap = abs(losses["yours"] - losses["ours"]).max()
+print(f"same losses to 1e-4: {gap < 1e-4}")
+
+# %% [markdown] id="train-after"
+# Same losses, and yours took longer. Your Sinkhorn is 40 divisions, and autograd
+# kept the result of each for the backward: 40 copies of all maps, in each branch.
+# Ours has a backward of its own that keeps 40 vectors of scales and walks back with
+# them (exercise 1.4 below). On a GPU even that is too much traffic, and a kernel
+# does all 20 iterations without leaving the chip (1.K below).
+#
+# Now train on, with HC and with mHC, and take the gains of what was learned.
+
+# %% id="slice" tags=["nbval-ignore-output"]
+trained = {
+    arm: train_arm(
+        arm, seed, lab.settings.scale, lr=plan.lr, live=True, title=arm
+    )
+    for arm in ("hc", "mhc")
+}
+tokens_BT, _ = batches("python", plan, seed=1000)(0)
+for arm, run in trained.items():
+    res_Lnn = trained_maps(run.model, tokens_BT.to(lab.settings.device))
+    gains = composite_gains(res_Lnn)
+    print(
+        f"{arm:4} loss {last_loss(run):.3f}   forward {gains.forward[-1]:.4g}"
+    )
+    print(
+        f"     backward {gains.backward[-1]:.4g}, least {gains.least[-1]:.3g}"
+    )
+
+# %% [markdown] id="play-text"
+# ## Play: gains against depth (75 – 95 min)
+#
+# The record holds the maps of 100 trainings: five residuals, four learning rates,
+# five seeds. The line is the median, the band goes from lowest to highest.
+#
+# Try this:
+# 1. Forward gain, trained maps. How does HC's grow with depth: by adding or by
+#    multiplying? And with the learning rate?
+# 2. *Lanes kept apart*, trained at 0.03. What has become of HC's four lanes?
+# 3. Random N(0, 1) maps are what most pictures of HC on the web show. How do they
+#    compare with trained ones?
+#
+# <details><summary>Answers</summary>
+#
+# 1. A straight line on a logarithmic axis: each branch multiplies. A larger rate
+#    makes each factor larger.
+# 2. The second singular value is far below the first: the lanes have become
+#    copies of one, in different sizes. A gain alone does not show that.
+# 3. They exaggerate beyond all measure: HC starts at the identity, and training
+#    moves it by little in each branch.
+#
+# </details>
+
+# %% id="gains" tags=["nbval-ignore-output"]
+gain_explorer().show()
+
+# %% [markdown] id="sinkhorn-play"
+# And how good are 20 iterations? It depends on how far apart the logits are.
+#
+# Try this:
+# 1. Logits of spread 1: how many iterations until columns are right to $10^{-6}$?
+# 2. Spread 6: does 20 suffice? Which of the two sums stays exact all the same?
+# 3. Rows first. What changes?
+#
+# <details><summary>Answers</summary>
+#
+# 1. About ten.
+# 2. No: columns are off by percents. Rows are exact, because they come last, so
+#    the forward gain is 1 whatever happens.
+# 3. The roles: now columns are exact, and the forward gain drifts. Some public code
+#    does that, so weights cannot be carried over.
+#
+# </details>
+
+# %% id="sinkhorn-explore" tags=["nbval-ignore-output"]
+sinkhorn_explorer().show()
+
+# %% [markdown] id="claim-text"
+# ## Do the claims hold? (95 – 120 min)
+#
+# The article says four things. Signals stay stable; one can guarantee it in theory;
+# there are fewer failed trainings and so less computation; training becomes cheaper
+# and shorter. First the numbers that bear on them.
+
+# %% id="gain-record" tags=["nbval-check-output"]
+print("\n".join(record.gain_lines()))
+
+# %% id="gain-record-origin" tags=["nbval-ignore-output"]
+print(record.caption("gain"))
+yours = {arm: last_loss(run) for arm, run in trained.items()}
+view = record.loss_view({a: v for a, v in yours.items() if v is not None})
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="pays-text"
+# **Does it pay?** A step with mHC takes longer. If it takes $r$ times as long, then
+# it pays, in time alone, only if more than $1 - 1/r$ of all compute was lost to
+# failures before. The paper reports $r = 1.067$ on its own cluster, with kernels:
+# 6.3 percent. Ours is the plain PyTorch of a tiny model on a CPU, where small
+# operations weigh far more; read it as an upper end, not as what a GPU would do.
+
+# %% id="pays" tags=["nbval-check-output"]
+ratio, break_even = record.overhead()
+print(f"recorded here: a step takes {ratio:.2f} times as long")
+print(f"so failures would have to waste {break_even:.0%} of all compute")
+print(f"in the paper: 1.067 times, {1 - 1 / 1.067:.1%}")
+
+# %% id="verdicts" tags=["nbval-check-output"]
+print("\n".join(record.verdict_lines()))
+
+# %% [markdown] id="verdict-text"
+# What to conclude, and what not:
+#
+# - **Against HC, the constraint does what the paper says.** Gains stay at 1, float16
+#   streams survive.
+# - **Against the plain residual it saves no failures here**, because the plain
+#   residual has none to save. The article's sentence needs a comparison that it does
+#   not make: widened lanes fail, the constraint repairs that.
+# - **The guarantee is about the lanes alone.** What the branches add is not bounded
+#   by it. And rows are exact, columns only as far as Sinkhorn has come.
+# - **What the paper does claim**, a better model for 6.7 percent more time, shows at
+#   billions of parameters. Here the losses of all five residuals lie close together,
+#   and this lab cannot judge it.
+#
+# Rewrite the headline in one honest sentence. Then say what you believe now.
+
+# %% id="beliefs" tags=["nbval-ignore-output"]
+lab.beliefs("mhc-stable", "mhc-time")
+
+# %% [markdown] id="recap"
+# ## What you take away
+#
+# - Hyper-connections multiply: 24 maps that each amplify a little amplify a lot.
+# - Norms hide it from the loss. Measure gains, forward *and* backward, the smallest
+#   column sum too, and whether the lanes are still apart.
+# - Doubly stochastic maps are closed under products. Sinkhorn-Knopp makes them, and
+#   gradients pass through it.
+# - What is scaled last is exact: rows, for the forward.
+# - A stability claim needs a baseline. Against which one?
+#
+# **Limits.** A GPT of 24 branches and width 32, 150 steps, bytes of Python code. A
+# float16 stream without loss scaling is harsher than what large trainings use
+# (bfloat16, whose range is that of float32). Nothing here says how HC or mHC do
+# at scale.
+#
+# **Diagnose.** What is wrong?
+#
+# 1. A port of mHC trains well, but forward gains drift to 1.3 over 60 layers, and
+#    backward gains are exactly 1.
+# 2. Somebody's HC shows no growth at all, at any depth. All lanes are equal.
+#
+# <details><summary>Answers</summary>
+#
+# 1. Rows are scaled first, or H_res is applied transposed: the exact side is the
+#    wrong one.
+# 2. The lanes are expanded and collapsed inside every block, so no map is ever
+#    multiplied with another. Or all branches read all lanes alike, and nothing
+#    tells the lanes apart.
+#
+# </details>
+#
+# **Further reading.** [mHC](https://arxiv.org/abs/2512.24880), the paper.
+# [Hyper-Connections](https://arxiv.org/abs/2409.19606), what it repairs.
+# [Sinkhorn and Knopp 1967](https://doi.org/10.2140/pjm.1967.21.343), why the
+# iteration converges.
+
+# %% id="questions" tags=["nbval-ignore-output"]
+lab.quiz(*QUESTIONS)
+
+# %% [markdown] id="deep"
+# # Deep parts
+#
+# Each stands alone. Times are for someone who has done the core.
+#
+# ## 1.4 · Sinkhorn-Knopp backwards · 20 minutes · ●●●
+#
+# One normalisation is $m' = m\,s$ with $s = 1 / \sum m$, the sum over a column or a
+# row. Let $g'$ be the gradient at $m'$. As $s$ depends on $m$,
+#
+# $$g = s\,\Big(g' - \sum g'\,m'\Big)$$
+#
+# with the sum over the same column or row. So the backward needs $m'$ and $s$ of
+# every step. $m'$ need not be stored: $m = m' / s$ walks back from the result. At
+# the beginning stands exp, whose derivative is itself.
+#
+# `scales` holds the $s$ of every step, first one first: columns, rows, columns, ...
+
+
+# %% id="backward" tags=["nbval-ignore-output"]
+@lab.exercise("1.4")
+def sinkhorn_backward(gradient_nnM, res_nnM, scales):
+    """The gradient at the logits."""
+    ### BEGIN SOLUTION
+    for number in reversed(range(len(scales))):
+        axis, scale = number % 2, scales[number]
+        inner = (gradient_nnM * res_nnM).sum(dim=axis, keepdim=True)
+        gradient_nnM = scale * (gradient_nnM - inner)
+        res_nnM = res_nnM / scale
+    return gradient_nnM * res_nnM
+    ### END SOLUTION
+
+
+# %% id="backward-check" tags=["nbval-ignore-output"]
+lab.check("1.4")
+lab.hints("1.4")
+
+# %% [markdown] id="backward-after"
+# A trap for whoever tests such a thing: the entries of a doubly stochastic matrix
+# sum to $n$ whatever the logits are. So the gradient of `res.sum()` is zero, and a
+# backward that returns nothing but zeros passes. One well-known library tests its
+# Sinkhorn that way. Multiply with random weights before you sum.
+
+# %% id="backward-trap" tags=["nbval-check-output"]
+logits_nnM = torch.randn(4, 4, 50, generator=generator).requires_grad_()
+weights_nnM = torch.randn(4, 4, 50, generator=generator)
+for name, weight in (("res.sum()", 1.0), ("random weights", weights_nnM)):
+    value = (ours(logits_nnM) * weight).sum()
+    (gradient_nnM,) = torch.autograd.grad(value, logits_nnM)
+    print(f"{name:15} gradient is zero: {gradient_nnM.abs().max() < 1e-5}")
+
+# %% [markdown] id="start-text"
+# ## 1.5 · Begin as the plain residual · 12 minutes · ●●○
+#
+# A new part should not disturb a network before it has learned anything. Find
+# biases with which mHC *is* the plain residual network at first, exactly.
+#
+# The key: all lanes start equal, as copies of the embedding. If rows of $H^{res}$
+# sum to 1, equal lanes stay equal whatever else it is. So two things are left. Each
+# branch has to read one whole lane in total, and to write with weight 1 to each.
+#
+# And a trap: if a branch reads all lanes alike, all of them get the same gradient
+# for ever. So let each branch read one lane, `main`, more than the others.
+#
+# Return the biases in one vector: $n$ logits for the reads ($\sigma$), $n$ for the
+# writes ($2\sigma$), $n^2$ for $H^{res}$, which should keep 99 % of every lane.
+
+
+# %% id="start" tags=["nbval-ignore-output"]
+@lab.exercise("1.5")
+def first_bias(n, main):
+    """Biases with which mHC begins as the plain residual network."""
+    ### BEGIN SOLUTION
+    read_n = torch.full((n,), 0.3 / (n - 1))
+    read_n[main] = 0.7
+    res_nn = -8.0 * (1 - torch.eye(n))
+    return torch.cat([torch.logit(read_n), torch.zeros(n), res_nn.flatten()])
+    ### END SOLUTION
+
+
+# %% id="start-check" tags=["nbval-ignore-output"]
+lab.check("1.5")
+lab.hints("1.5")
+
+# %% id="start-equal" tags=["nbval-check-output"]
+torch.manual_seed(0)
+plain = GPT(plan.config).double()
+wide = GPT(plan.config, residual=residual_of("mhc")).double()
+wide.load_state_dict(plain.state_dict(), strict=False)
+tokens_BT, _ = batches("python", plan, seed=0)(0)
+gap = (plain(tokens_BT) - wide(tokens_BT)).abs().max().item()
+print(f"mHC equals the residual network at first, to 1e-12: {gap < 1e-12}")
+
+# %% [markdown] id="pipe-text"
+# ## Two ranks: the boundary carries n lanes · 10 minutes
+#
+# When a network is cut into stages that live on different machines, the stream is
+# what crosses: forward, and its gradient backward. With $n$ lanes that is $n$ times
+# as much. Below each rank has one half of the blocks, and one training step runs.
+#
+# The other price of lanes is memory: autograd keeps all of them, several times, for
+# each branch. The way out is to keep the *first* stream of a block of layers and to
+# compute the rest again in the backward. The first stream of a stage is the one
+# that arrived, so this needs no further message.
+
+# %% id="pipe" tags=["nbval-ignore-output"]
+# %%torchrun --nproc 2 --name pipe
+import torch
+import torch.distributed as dist
+
+from labs.lab_01.pipeline import pipeline_step
+from labsupport.nn import GPTConfig
+
+dist.init_process_group()
+config = GPTConfig(d_model=32, n_layers=8, n_heads=2, max_len=32)
+tokens_BT = torch.arange(8 * 32).view(8, 32) % 256
+for arm in ("residual", "mhc"):
+    for recompute in (False, True):
+        with count_traffic() as moved:
+            step = pipeline_step(
+                arm, config, tokens_BT, tokens_BT, dist, recompute
+            )
+        name = f"{arm}_{'again' if recompute else 'kept'}"
+        share(name, [moved.ideal_sent, step.saved_bytes, step.loss])
+        if dist.get_rank() == 0:
+            print(f"{name:14} sent {moved.ideal_sent / 1e3:6.1f} kB", end="")
+            print(f", kept {step.saved_bytes / 1e6:7.3f} MB")
+
+# %% id="pipe-check" tags=["nbval-check-output"]
+one, four = pipe[0].residual_kept, pipe[0].mhc_kept
+again = pipe[0].mhc_again
+print(f"bytes across the boundary: {four[0] / one[0]:.0f} times as many")
+print(f"recomputing sends as many: {again[0] == four[0]}")
+print(f"and keeps the first stream only: {again[1]} bytes")
+same = abs(pipe[1].mhc_kept[2] - pipe[1].mhc_again[2]) < 1e-6
+print(f"same loss: {same}")
