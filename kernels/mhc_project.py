@@ -144,7 +144,7 @@ def project_launch(n: int, dtype: torch.dtype, BLOCK_M: int) -> dict[str, Any]:
     return {
         "n": n,
         "BLOCK_M": BLOCK_M,
-        "BLOCK_K": 64,
+        "BLOCK_K": 64 if n <= 4 else 32,  # phi is wide above 4 streams
         "BLOCK_P": max(next_power_of_2(n * n + 2 * n), 16),  # tl.dot's smallest
         "PRECISION": "ieee" if dtype == torch.float32 else "tf32",
         "num_warps": 4,
