@@ -68,9 +68,10 @@ def mhc_post_reference(x: Tensor, f: Tensor, post: Tensor, res: Tensor) -> Tenso
         y, with x's shape and dtype.
     """
     wide = accumulator(x.dtype)
-    mixed_MnC = torch.einsum("ijm,mjc->mic", res.to(wide), x.to(wide))
-    written_MnC = torch.einsum("im,mc->mic", post.to(wide), f.to(wide))
-    return (mixed_MnC + written_MnC).to(x.dtype)
+    # A CPU multiplies small matrices several times faster if each lies in a piece.
+    res_Mnn = res.to(wide).permute(2, 0, 1).contiguous()
+    post_Mn1, f_M1C = post.to(wide).T[:, :, None], f.to(wide)[:, None, :]
+    return (res_Mnn @ x.to(wide) + post_Mn1 * f_M1C).to(x.dtype)
 
 
 @jit

@@ -60,8 +60,9 @@ def mhc_pre_reference(x: Tensor, pre: Tensor) -> Tensor:
     Returns:
         u, (M, C), with x's dtype.
     """
-    wide = accumulator(x.dtype)
-    return torch.einsum("jm,mjc->mc", pre.to(wide), x.to(wide)).to(x.dtype)
+    x_MnC = x.to(accumulator(x.dtype))
+    pre_Mn1 = pre.T[:, :, None].to(x_MnC.dtype)
+    return (pre_Mn1 * x_MnC).sum(1).to(x.dtype)
 
 
 @jit
