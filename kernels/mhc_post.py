@@ -23,9 +23,10 @@ Cost, forward:   M ((2 n + 1) C e + 4 (n^2 + n)) bytes
                                                              4 M n (n + 1) C FLOPs
 
 With n = 4 in bfloat16 that is 18 C + 80 bytes a token forward and 28 C + 160
-backward. In separate steps (mix, apply post, merge) the streams would move
-5 n + 1 times C forward instead of 2 n + 1. Every output stream needs every input
-stream, so a program loads its piece of all n once and keeps them in registers.
+backward. In separate steps (apply post, mix, merge: the paper's Table 2) 6 n + 1
+times C elements would move forward instead of 2 n + 1. Every output stream needs
+every input stream, so a program loads its piece of all n once and keeps them in
+registers.
 """
 
 from __future__ import annotations
@@ -91,8 +92,9 @@ def mhc_post_forward_kernel(
     # n blocks that stay in registers while every output stream is computed.
     x_at = x_ptr + m[:, None] * x_stride_m + c[None, :]
     x = ()
-    for j in tl.static_range(n):
-        x += (tl.load(x_at + j * x_stride_n, mask=inside, other=0.0).to(tl.float32),)
+    for _ in tl.static_range(n):
+        x += (tl.load(x_at, mask=inside, other=0.0).to(tl.float32),)
+        x_at += x_stride_n  # step by step, as j * stride may pass 2**31
     y_at = y_ptr + m[:, None] * (n * C) + c[None, :]
     for i in tl.static_range(n):
         post = tl.load(post_ptr + i * post_stride + m, mask=is_token, other=0.0)
@@ -127,16 +129,17 @@ def mhc_post_backward_kernel(
         df = tl.zeros((BLOCK_M, BLOCK_C), dtype=tl.float32)
         dys = ()  # all n stay in registers: every input stream needs them
         for i in tl.static_range(n):
-            dy = tl.load(dy_at + i * dy_stride_n, mask=inside, other=0.0).to(tl.float32)
+            dy = tl.load(dy_at, mask=inside, other=0.0).to(tl.float32)
             post = tl.load(post_ptr + i * post_stride + m, mask=is_token, other=0.0)
             df += post[:, None] * dy
             dpost += tl.where(column == i, tl.sum(dy * f, axis=1)[:, None], 0.0)
             dys += (dy,)
+            dy_at += dy_stride_n
         tl.store(df_ptr + m[:, None] * C + c[None, :], df, mask=inside)
         x_at = x_ptr + m[:, None] * x_stride_m + c[None, :]
         dx_at = dx_ptr + m[:, None] * (n * C) + c[None, :]
         for j in tl.static_range(n):
-            x = tl.load(x_at + j * x_stride_n, mask=inside, other=0.0).to(tl.float32)
+            x = tl.load(x_at, mask=inside, other=0.0).to(tl.float32)
             dx = tl.zeros((BLOCK_M, BLOCK_C), dtype=tl.float32)
             for i in tl.static_range(n):
                 at = res_ptr + (i * n + j) * res_stride + m
@@ -144,6 +147,7 @@ def mhc_post_backward_kernel(
                 dot = tl.sum(dys[i] * x, axis=1)[:, None]
                 dres += tl.where(pair == i * n + j, dot, 0.0)
             tl.store(dx_at + j * C, dx, mask=inside)
+            x_at += x_stride_n
     of_post, of_res = column < n, pair < n * n
     tl.store(dpost_ptr + column * M + m[:, None], dpost, is_token[:, None] & of_post)
     tl.store(dres_ptr + pair * M + m[:, None], dres, is_token[:, None] & of_res)

@@ -80,8 +80,9 @@ def mhc_pre_forward_kernel(
     # n is known when compiling, so this loop becomes n times its body.
     for j in tl.static_range(n):
         pre = tl.load(pre_ptr + j * pre_stride + m, mask=is_token, other=0.0)
-        x = tl.load(x_at + j * x_stride_n, mask=inside, other=0.0).to(tl.float32)
+        x = tl.load(x_at, mask=inside, other=0.0).to(tl.float32)
         u += pre[:, None] * x
+        x_at += x_stride_n  # step by step, as j * stride may pass 2**31
     tl.store(u_ptr + m[:, None] * C + c[None, :], u, mask=inside)
 
 
@@ -109,9 +110,10 @@ def mhc_pre_backward_kernel(
         )
         du = du.to(tl.float32)
         for j in tl.static_range(n):
-            x = tl.load(x_at + j * x_stride_n, mask=inside, other=0.0).to(tl.float32)
+            x = tl.load(x_at, mask=inside, other=0.0).to(tl.float32)
             tl.store(dx_at + j * C, pre[j][:, None] * du, mask=inside)
             dpre += tl.where(column == j, tl.sum(du * x, axis=1)[:, None], 0.0)
+            x_at += x_stride_n
     is_number = is_token[:, None] & (column < n)
     tl.store(dpre_ptr + column * M + m[:, None], dpre, mask=is_number)
 

@@ -24,12 +24,12 @@ Cost, forward:   M (K e + 4 (P + 1)) + 4 K P bytes
       backward:  M (2 K e + 4 (P + 1)) + 8 K P bytes
                  (read dh, dr, x, phi; write dx, dphi)       M (4 K P + 4 K) FLOPs
 
-With n = 4 in bfloat16: 8 C + 100 and 16 C + 100 bytes a token, and phi. 24 FLOPs a
-byte are more than a GPU's ordinary arithmetic does in that time, so the products
-are made by tensor cores. Halves fit into their TF32 numbers without loss, phi is
-rounded to 11 bits (the paper keeps it in TF32); a float32 x is multiplied in
-float32, slowly and exactly. With few tokens there are few programs: a tuned
-version would cut K into pieces too.
+With n = 4 in bfloat16: 8 C + 100 and 16 C + 100 bytes a token, and phi. The 24 FLOPs
+for each byte of x take an A100 or H100 longer than the byte does, unless its tensor
+cores make the products. Halves fit into their TF32 numbers without loss, phi loses
+all but 11 bits (the paper keeps it in TF32). A float32 x is multiplied in float32,
+slowly and exactly. With few tokens there are few programs: a tuned version would
+cut K into pieces too.
 
 dphi sums over all tokens. Each program takes a block of K and every S-th block of
 tokens, sums in a fixed order and writes its share of partial_SPK; a second stage
