@@ -69,7 +69,7 @@ def mhc_project_reference(x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         h, (M, P), and r, (M,): float64 for a float64 x, else float32.
     """
     x_MK = x.to(accumulator(x.dtype)).flatten(1)
-    h_MP = x_MK @ phi.to(x_MK.dtype)
+    h_MP = (phi.T.to(x_MK.dtype) @ x_MK.T).T  # x phi, tokens side by side
     r_M = torch.linalg.vector_norm(x_MK, dim=-1) / x_MK.shape[-1] ** 0.5
     return h_MP, r_M
 
