@@ -102,7 +102,6 @@ def measure(
         "roofline": asdict(setting.roofline),
         "cache_bytes": setting.cache,
         "fingerprints": fingerprints(benches),
-        "axes": {bench.name: bench.axes for bench in benches},
         "rows": rows,
         "left_out": left_out,
     }
@@ -133,6 +132,7 @@ def _rows(
             "operation": bench.name,
             "implementation": implementation,
             "shape": list(shape),
+            "axes": bench.axes,
             "dtype": name,
         }
         try:
