@@ -69,13 +69,15 @@ def bench_text() -> str:
     lines.append("")
     for number, test in zip(numbers, names, strict=True):
         count = f"{len(caught_by(test))} of {len(PITFALLS)}"
-        lines.append(f"{number}  {test:32} catches {count:>8}")
+        lines.append(f"{number}  {test:34} catches {count:>8}")
     return "\n".join(lines)
 
 
 def bench_view() -> View:
     """A grid: pitfalls down, tests across, a full dot where one is caught."""
     tests, rows = [check.name for check in CHECKS], bench()
+    what = {pitfall.name: pitfall.what for pitfall in PITFALLS}
+    what[CORRECT] = "The module as it should be."
     figure = go.Figure()
     for result, marker in (
         ("caught", {"symbol": "circle", "color": BLUE, "size": 17}),
@@ -99,10 +101,9 @@ def bench_view() -> View:
             mode="markers",
             marker=marker,
             name=result,
-            customdata=[test for test, _ in pairs],
-            hovertemplate="%{y}<br>%{customdata}: "
-            + result
-            + "<extra></extra>",
+            customdata=[(test, what[name]) for test, name in pairs],
+            hovertemplate="%{customdata[1]}<br>%{customdata[0]}: "
+            + f"{result}<extra></extra>",
         )
     for place, test in enumerate(tests):
         figure.add_annotation(

