@@ -5,6 +5,17 @@ import itertools
 import pytest
 import torch
 
+from labs.lab_01.arms import ARMS
+from labs.lab_01.gain_explorer import (
+    LARGE,
+    SMALL,
+    gain_explorer,
+    number,
+    random_curves,
+    random_maps,
+    spread,
+    trained_curves,
+)
 from labs.lab_01.recompute_explorer import best_block, memory, recompute_explorer
 from labs.lab_01.sinkhorn_explorer import (
     drawn,
@@ -12,21 +23,29 @@ from labs.lab_01.sinkhorn_explorer import (
     iterates,
     sinkhorn_explorer,
 )
+from labsupport.claims.provenance import provenance
+from labsupport.claims.record import load_record
 from labsupport.errors import LabError
 from labsupport.explore import Explorer, View
 from labsupport.nn.hyper_connections import sinkhorn
 
 
-def every_view(explorer: Explorer) -> list[tuple[dict, View]]:
-    """All settings of an explorer; each must have a picture and a sentence."""
-    names = list(explorer.controls)
-    values = [control.values for control in explorer.controls.values()]
+def every_view(explorer: Explorer, **only) -> list[tuple[dict, View]]:
+    """All settings of an explorer, or those with the values in `only`.
+
+    Each must have something to see and a sentence.
+    """
+    values = {
+        name: only.get(name, control.values)
+        for name, control in explorer.controls.items()
+    }
     settings = [
-        dict(zip(names, each, strict=True)) for each in itertools.product(*values)
+        dict(zip(values, each, strict=True))
+        for each in itertools.product(*values.values())
     ]
     views = [(setting, explorer.draw(**setting)) for setting in settings]
     for setting, view in views:
-        assert view.figure.data, setting
+        assert view.figure.data or view.figure.layout.annotations, setting
         assert view.sentence.endswith("."), setting
         assert len({len(column) for column in view.table.values()}) <= 1, setting
     return views
@@ -76,12 +95,12 @@ def test_sinkhorn_explorer_iterates_what_the_module_uses():
 
 
 def test_what_sinkhorn_normalises_last_is_exact_and_the_rest_comes_nearer():
-    for spread in (0.5, 2.0, 8.0):
-        columns_first = errors(spread, "columns first")
+    for logit_spread in (0.5, 2.0, 8.0):
+        columns_first = errors(logit_spread, "columns first")
         assert max(columns_first["rows"]) < 1e-15
         assert columns_first["columns"][0] > 1e-3
         assert columns_first["columns"][-1] < columns_first["columns"][0] / 10
-        assert max(errors(spread, "rows first")["columns"]) < 1e-15
+        assert max(errors(logit_spread, "rows first")["columns"]) < 1e-15
 
 
 def test_twenty_iterations_are_enough_for_small_logits_only():
@@ -94,7 +113,7 @@ def test_twenty_iterations_are_enough_for_small_logits_only():
 
 def test_sinkhorn_explorer_says_which_gain_is_exact():
     explorer = sinkhorn_explorer()
-    for setting, view in every_view(explorer):
+    for setting, view in every_view(explorer, spread=(0.5, 2.0, 8.0)):
         paper = setting["order"] == "columns first"
         exact = "rows sum to one exactly, and the forward gain is one"
         assert (exact in view.sentence) == paper
@@ -108,3 +127,118 @@ def test_sinkhorn_of_what_cannot_be():
         iterates(torch.zeros(2, 2, 1), 1, "diagonal")
     with pytest.raises(LabError, match=r"shape \(n, n, M\)"):
         iterates(torch.zeros(2, 3, 1), 1, "rows first")
+
+
+def made_up_record() -> dict:
+    """Two seeds and one learning rate; HC grows tenfold a branch."""
+    flat, tens = [1.0, 1.0, 1.0], [10.0, 100.0, 1000.0]
+    rows = []
+    for seed in (0, 1):
+        for arm in ARMS:
+            curve = [value * (1 + seed) for value in tens] if arm == "hc" else flat
+            names = ("forward", "backward", "least", "mixed")
+            rows.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "lr": 0.01,
+                    "failed": 0,
+                    **dict.fromkeys(names, curve),
+                    "origin": provenance(),
+                }
+            )
+    return {"rows": rows}
+
+
+def test_gains_of_the_record_are_drawn_with_their_spread_and_origin():
+    explorer = gain_explorer(made_up_record())
+    view = explorer.draw(shown="forward gain", maps="trained, lr 0.01", depth=2)
+    assert "after 2 branches" in view.sentence
+    assert "median of 2 seeds" in view.sentence
+    assert "HC 150 (100 to 200)" in view.sentence
+    assert "mHC 1," in view.sentence
+    notes = [note.text for note in view.figure.layout.annotations]
+    assert any(note.startswith("Recorded on") and "commit" in note for note in notes)
+    assert "HC <b>150</b>" in notes
+    (line,) = (trace for trace in view.figure.data if trace.name == "HC")
+    assert list(line.y) == [15, 150]
+
+
+def test_more_branches_than_the_model_has_are_not_invented():
+    explorer = gain_explorer(made_up_record())
+    view = explorer.draw(shown="forward gain", maps="trained, lr 0.01", depth=128)
+    assert "after 3 branches" in view.sentence
+
+
+def test_a_failed_training_has_no_maps_to_show():
+    record = made_up_record()
+    for row in record["rows"]:
+        row["failed"] = int(row["seed"] == 1)
+    view = gain_explorer(record).draw(
+        shown="forward gain", maps="trained, lr 0.01", depth=2
+    )
+    assert "HC 100," in view.sentence
+
+
+def test_what_is_not_recorded_is_called_not_measured():
+    for setting, view in every_view(gain_explorer({"rows": []}), depth=(2, 128)):
+        trained = setting["maps"].startswith("trained")
+        assert ("Not measured yet" in view.sentence) == trained
+
+
+def test_random_maps_are_what_their_names_say():
+    for arm in ("residual", "identity"):
+        assert torch.equal(
+            random_maps(LARGE, arm, 0)[5], torch.eye(4 if arm == "identity" else 1)
+        )
+    hc_Lnn = random_maps(SMALL, "hc", 0)
+    assert 0.09 < (hc_Lnn - torch.eye(4)).std() < 0.11
+    for maps in (SMALL, LARGE):
+        rows = random_maps(maps, "row_softmax", 0)
+        assert (rows.sum(2) - 1).abs().max() < 1e-12
+        both = random_maps(maps, "mhc", 0)
+        assert (both.sum(2) - 1).abs().max() < 1e-12
+        assert (both.sum(1) - 1).abs().median() < 1e-3
+    assert (random_maps(LARGE, "row_softmax", 0).sum(1) - 1).abs().max() > 0.5
+
+
+def test_random_hc_explodes_and_the_projection_holds():
+    forward = random_curves(LARGE, "forward gain")
+    assert min(curve[-1] for curve in forward["hc"]) > 1e20
+    assert max(curve[-1] for curve in forward["mhc"]) < 1 + 1e-9
+    backward = random_curves(LARGE, "backward gain")
+    # Rows alone are not enough: gradients still grow.
+    assert min(curve[-1] for curve in backward["row_softmax"]) > 1.2
+    assert max(curve[-1] for curve in backward["mhc"]) < 1.1
+    # Small maps are the honest comparison: HC grows, but by far less.
+    small = random_curves(SMALL, "forward gain")
+    assert 2 < max(curve[-1] for curve in small["hc"]) < 1000
+
+
+def test_the_record_shows_what_the_paper_shows():
+    try:
+        record = load_record("01", "gain")
+    except LabError:
+        pytest.skip("not recorded yet")
+    for shown in ("forward gain", "backward gain"):
+        curves = trained_curves(record, shown, 0.01)
+        hc, mhc = (spread(curves[arm]) for arm in ("hc", "mhc"))
+        # Every seed of HC lies above every seed of mHC, after every branch.
+        assert all(low > high for low, high in zip(hc[0], mhc[2], strict=True))
+    every_view(gain_explorer(), depth=(24,))
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1.0, "1"),
+        (1.00668, "1.007"),
+        (0.97649, "0.976"),
+        (153.2, "153"),
+        (28895.0, "28,895"),
+        (2.86e29, "2.9 × 10²⁹"),
+        (2.36e-5, "2.4 × 10⁻⁵"),
+    ],
+)
+def test_numbers_are_short(value, words):
+    assert number(value) == words
