@@ -34,12 +34,13 @@ from labsupport.nn.hyper_connections import (
 )
 
 SHOWN = {
-    "forward gain": ("forward", "largest |row sum|"),
-    "backward gain": ("backward", "largest |column sum|"),
-    "least column sum": ("least", "smallest |column sum|"),
-    "lanes kept apart": ("mixed", "second / first singular value"),
+    "forward gain": ("forward", "largest row sum of |H|"),
+    "backward gain": ("backward", "largest column sum of |H|"),
+    "least column sum": ("least", "smallest column sum of |H|"),
+    "lanes kept apart": ("mixed", "second / first singular value of H"),
 }
-"""What is drawn -> its name in the record, and what it is of the product."""
+"""What is drawn -> its name in the record, and what it is of H, the product of
+all H_res so far."""
 TRAINED = {f"trained, lr {rate:g}": rate for rate in (1e-3, *RATES)}
 SMALL, LARGE = "random, I + 0.1 N", "random, N(0, 1)"
 DEPTHS = (2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -237,19 +238,16 @@ def _figure(cut: Curves, shown: str, maps: str, depth: int) -> go.Figure:
         )
     bottom, top = _range(seen, logarithmic)
     _label_ends(figure, ends, bottom, top, logarithmic)
-    figure.update_xaxes(title="branches passed", range=[1, depth])
-    figure.update_yaxes(title=what, range=[bottom, top])
-    if logarithmic:
-        figure.update_yaxes(type="log", exponentformat="power")
-        if top - bottom > 2:
-            figure.update_yaxes(dtick=math.ceil((top - bottom) / 8))
-        elif (
-            top - bottom > 0.6
-        ):  # plotly would leave out the zeros of 20 and 50
-            ticks = [a * 10**b for b in range(-3, 4) for a in (1, 2, 5)]
-            figure.update_yaxes(
-                tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
-            )
+    figure.update_xaxes(
+        title="branches passed", range=[1, depth], visible=True
+    )
+    # Whatever another view has set must be set here, or it stays in a live figure.
+    figure.update_yaxes(
+        title=what,
+        range=[bottom, top],
+        visible=True,
+        **_ticks(top - bottom, logarithmic),
+    )
     note = {LARGE: ": a straw man", SMALL: ": near the start"}.get(maps, "")
     figure.update_layout(
         title=f"{shown.capitalize()} after {depth} branches, {maps}{note}",
@@ -257,6 +255,29 @@ def _figure(cut: Curves, shown: str, maps: str, depth: int) -> go.Figure:
         margin={"l": 76, "r": 152, "t": TOP, "b": BOTTOM},
     )
     return figure
+
+
+def _ticks(height: float, logarithmic: bool) -> dict[str, Any]:
+    """The y axis: powers of ten, or 1, 2, 5, 10, 20 where there are few of them."""
+    if not logarithmic:
+        return {"type": "linear", "tickmode": "auto"}
+    if height > 2:
+        return {
+            "type": "log",
+            "tickmode": "linear",
+            "dtick": math.ceil(height / 8),
+            "exponentformat": "power",
+        }
+    if height > 0.6:  # plotly would leave out the zeros of 20 and 50
+        ticks = [a * 10**b for b in range(-3, 4) for a in (1, 2, 5)]
+        names = [f"{tick:g}" for tick in ticks]
+        return {
+            "type": "log",
+            "tickmode": "array",
+            "tickvals": ticks,
+            "ticktext": names,
+        }
+    return {"type": "log", "tickmode": "auto"}
 
 
 def _range(values: Sequence[float], logarithmic: bool) -> tuple[float, float]:

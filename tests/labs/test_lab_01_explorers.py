@@ -1,6 +1,7 @@
 """Lab 01's explorers and its picture say what the numbers say."""
 
 import itertools
+from html import escape
 
 import pytest
 import torch
@@ -16,6 +17,8 @@ from labs.lab_01.gain_explorer import (
     spread,
     trained_curves,
 )
+from labs.lab_01.picture import idea_view
+from labs.lab_01.picture import random_maps as random_maps_of_a_branch
 from labs.lab_01.recompute_explorer import best_block, memory, recompute_explorer
 from labs.lab_01.sinkhorn_explorer import (
     drawn,
@@ -27,7 +30,7 @@ from labsupport.claims.provenance import provenance
 from labsupport.claims.record import load_record
 from labsupport.errors import LabError
 from labsupport.explore import Explorer, View
-from labsupport.nn.hyper_connections import sinkhorn
+from labsupport.nn.hyper_connections import Maps, sinkhorn
 
 
 def every_view(explorer: Explorer, **only) -> list[tuple[dict, View]]:
@@ -242,3 +245,76 @@ def test_the_record_shows_what_the_paper_shows():
 )
 def test_numbers_are_short(value, words):
     assert number(value) == words
+
+
+def test_the_picture_shows_sums_of_one_in_mhc_alone():
+    view = idea_view()
+    assert "random maps" in view.figure.layout.title.text
+    table = view.table
+    assert table["mHC row sum"] == pytest.approx([1] * 4, abs=1e-12)
+    assert table["mHC column sum"] == pytest.approx([1] * 4, abs=0.005)
+    assert max(abs(value - 1) for value in table["HC row sum"]) > 0.5
+    assert "rows that sum to 1.00 and columns to 1.00" in view.sentence
+    # One heat map a panel, with the numbers of the maps.
+    maps = [trace for trace in view.figure.data if trace.type == "heatmap"]
+    assert [len(trace.z) for trace in maps] == [1, 4, 4]
+    res_nn = random_maps_of_a_branch()["HC"].res_nnM[..., 0]
+    assert maps[1].z[-1] == pytest.approx(res_nn[0].tolist())
+
+
+def test_the_picture_of_other_maps():
+    maps = random_maps_of_a_branch(5)
+    view = idea_view(maps["HC"], maps["mHC"])
+    assert "random" not in view.figure.layout.title.text
+    assert view.table["HC reads"] == maps["HC"].pre_nM[:, 0].tolist()
+
+
+def test_maps_that_cannot_be_drawn():
+    maps = random_maps_of_a_branch()["HC"]
+    with pytest.raises(LabError, match="both HC and mHC, or none"):
+        idea_view(maps)
+    many = Maps(*(x.repeat_interleave(2, -1) for x in vars(maps).values()))
+    with pytest.raises(LabError, match="got 2 tokens and 4 lanes"):
+        idea_view(many, many)
+
+
+@pytest.mark.parametrize(
+    ("explorer", "moves"),
+    [
+        (recompute_explorer(), [("L", 120), ("n", 2), ("L", 60), ("n", 4)]),
+        (
+            sinkhorn_explorer(),
+            [("order", "rows first"), ("spread", 8.0), ("iterations", 1)],
+        ),
+        (
+            gain_explorer(made_up_record()),
+            [
+                ("shown", "lanes kept apart"),
+                ("maps", "trained, lr 0.001"),
+                ("maps", LARGE),
+                ("shown", "backward gain"),
+                ("maps", SMALL),
+                ("depth", 2),
+            ],
+        ),
+    ],
+    ids=["recompute", "sinkhorn", "gain"],
+)
+def test_a_live_figure_shows_what_a_fresh_one_would(explorer, moves):
+    """Nothing of an earlier view stays behind: axes, marks, notes."""
+    panel = explorer.panel()
+    *knobs, picture, words = panel.children
+    setting = explorer.start_values()
+    for name, value in moves:
+        setting[name] = value
+        knobs[list(setting).index(name)].value = value
+        view = explorer.draw(**setting)
+        assert escape(view.sentence) in words.value
+        assert [t.name for t in picture.data] == [t.name for t in view.figure.data]
+        notes = [note.text for note in view.figure.layout.annotations]
+        assert [note.text for note in picture.layout.annotations] == notes
+        for axis in ("xaxis", "yaxis"):
+            shown, fresh = picture.layout[axis], view.figure.layout[axis]
+            assert (shown.type or "linear") == (fresh.type or "linear")
+            assert shown.visible in (fresh.visible, None)
+            assert (shown.tickmode or "auto") == (fresh.tickmode or "auto")
