@@ -30,7 +30,7 @@ float32, as the paper has all coefficients: 4 bytes.
 
 Cost, forward:   8 n^2 M bytes (read logits, write out)       (4 T + 1) n^2 M FLOPs
       backward: 12 n^2 M bytes (read logits, dout; write dlogits)
-                                                             (10 T + 2) n^2 M FLOPs
+                                                             (12 T + 2) n^2 M FLOPs
 
 For n = 4 that is 128 and 192 bytes a token, and in between 40 divisions, each
 waiting for the one before. One lane of a warp holds one token's matrix in
@@ -389,11 +389,11 @@ def sinkhorn_backward_cost(
 ) -> Cost:
     """The backward: logits and dout read once, dlogits written once.
 
-    Its FLOPs include the iterates, which are nowhere to be read: the forward's,
-    and one product for each number of each iterate on the way back.
+    Its FLOPs include the iterates, which are nowhere to be read: the forward
+    again, and going back one product for each number that was divided.
     """
     return Cost(
-        bytes=3 * n * n * M * dtype.itemsize, flops=(10 * iterations + 2) * n * n * M
+        bytes=3 * n * n * M * dtype.itemsize, flops=(12 * iterations + 2) * n * n * M
     )
 
 

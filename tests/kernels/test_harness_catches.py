@@ -17,7 +17,7 @@ import torch
 
 import kernels
 from tests.kernels import broken_kernels as broken
-from tests.kernels.cases import GRADIENT_CASES, VALUE_CASES, Case
+from tests.kernels.cases import Case
 from tests.kernels.harness import (
     BadCall,
     Operation,
@@ -184,9 +184,12 @@ def worth_running(case: Case) -> bool:
     return long or case.dtype is torch.float32
 
 
-def all_checks() -> Iterator[tuple[str, Callable[[Operation, Case], None], Case]]:
-    yield from (("values", check_values, case) for case in VALUE_CASES)
-    yield from (("gradients", check_gradients, case) for case in GRADIENT_CASES)
+def all_checks(
+    operation: Operation,
+) -> Iterator[tuple[str, Callable[[Operation, Case], None], Case]]:
+    yield from (("values", check_values, case) for case in operation.value_cases)
+    gradient_cases = operation.gradient_cases
+    yield from (("gradients", check_gradients, case) for case in gradient_cases)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the wrong ones overflow
@@ -195,7 +198,7 @@ def test_the_harness_fails_this_kernel(name, monkeypatch):
     entry = BROKEN[name]
     monkeypatch.setattr(entry.operation.module, entry.kernel, entry.by)
     seen: list[str] = []
-    for kind, check, case in all_checks():
+    for kind, check, case in all_checks(entry.operation):
         caught = any(entry.says in message for message in seen)
         wrong = entry.wrong(kind, case)
         if not worth_running(case) or (wrong and caught):
