@@ -137,7 +137,7 @@ def _iterate_on_tape(P, STEPS: tl.constexpr):
         P *= (1.0 / columns)[None, :, :]
         rows = tl.sum(P, axis=1)
         P *= (1.0 / rows)[:, None, :]
-        tape = tape + (columns, rows)  # noqa: RUF005 (Triton knows only this)
+        tape += (columns, rows)  # type: ignore[assignment]
     return P, tape
 
 
