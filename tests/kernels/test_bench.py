@@ -291,8 +291,8 @@ def test_a_fingerprint_does_not_depend_on_how_kernels_run():
     """Interpreted here, compiled on the GPU that recorded, absent on a Mac."""
     code = (
         "from kernels.fingerprint import specs_fingerprint;"
-        "from kernels import softmax, rms_norm;"
-        "print(*(specs_fingerprint(m.SPECS) for m in (softmax, rms_norm)))"
+        "from kernels import softmax, rms_norm, sinkhorn;"
+        "print(*(specs_fingerprint(m.SPECS) for m in (softmax, rms_norm, sinkhorn)))"
     )
     hide = (
         "import importlib.util as u; f = u.find_spec;"
