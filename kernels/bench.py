@@ -28,7 +28,14 @@ import torch
 from torch import Tensor
 
 import kernels
-from kernels.bench_check import DTYPES, BenchError, check_all, dtype_name, fault
+from kernels.bench_check import (
+    DTYPES,
+    BenchError,
+    check_all,
+    cotangent,
+    dtype_name,
+    fault,
+)
 from kernels.bench_record import fingerprints, origin
 
 if TYPE_CHECKING:  # at run time they bring in Triton; refusals come first
@@ -83,7 +90,7 @@ def measure(
     rows, left_out = [], []
     for bench in benches:
         for R, N in bench.shapes:
-            for dtype in DTYPES:
+            for dtype in bench.dtypes:
                 for row in _rows(bench, R, N, dtype, setting):
                     if "reason" in row:
                         left_out.append(row)
@@ -118,13 +125,14 @@ def _rows(
     sets = []
     for _ in range(copies_needed(costs["forward"].bytes, setting.cache)):
         arguments = bench.inputs(R, N, dtype, generator)
-        dy = torch.randn(R, N, generator=generator, device=device).to(dtype)
-        sets.append((arguments, dy))
+        y = _forward(bench.reference, arguments)
+        sets.append((arguments, cotangent(y, dtype, generator)))
     for implementation, load in _contestants(bench, setting.with_compile).items():
         row: dict[str, Any] = {
             "operation": bench.name,
             "implementation": implementation,
             "shape": [R, N],
+            "axes": bench.axes,
             "dtype": name,
         }
         try:
@@ -159,12 +167,10 @@ def _contestants(bench: Bench, with_compile: bool) -> dict[str, Callable[[], Fun
         function: Function = torch.compile(bench.reference, dynamic=False)
         return function
 
-    found: dict[str, Callable[[], Function]] = {
-        "kernel": lambda: bench.kernel,
-        "eager": lambda: bench.eager,
-        "reference": lambda: bench.reference,
-        bench.peer_name: bench.peer,
-    }
+    found: dict[str, Callable[[], Function]] = {"kernel": lambda: bench.kernel}
+    if (eager := bench.eager) is not None:
+        found["eager"] = lambda: eager
+    found |= {"reference": lambda: bench.reference, bench.peer_name: bench.peer}
     return {**found, "compile": compiled} if with_compile else found
 
 

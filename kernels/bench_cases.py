@@ -2,7 +2,7 @@
 
 To time a new operation, add a `Bench` to `all_benches`. Beside every kernel:
 
-- eager: PyTorch's own operator, which may be one hand-written kernel;
+- eager: PyTorch's own operator, if it has one; it may be one hand-written kernel;
 - reference: the same in small PyTorch operations, one kernel for each;
 - compile: `torch.compile` of the reference;
 - a peer: the same operation from a public kernel library, if it is installed.
@@ -19,7 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import rms_norm as rms_norm_module
+from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
+from kernels.bench_check import DTYPES
+from kernels.bench_liger import liger_sinkhorn
 from kernels.operation import Cost, KernelSpec
 
 EPS = 1e-6
@@ -34,19 +37,22 @@ class Bench:
         name: "softmax".
         kernel: the public function; on a GPU it launches the kernel.
         reference: the oracle, float64-capable.
-        eager: PyTorch's own.
+        eager: PyTorch's own; None if it has none.
         peer: returns the peer's function; raises ImportError without it.
         peer_name: the distribution that holds it.
         inputs: (R, N, dtype, generator) -> the arguments, all differentiable.
         cost, backward_cost: (R, N, dtype) -> Cost.
-        shapes: (R, N).
+        shapes: (R, N), or whatever two sizes the operation has.
         specs: the operation's configurations.
+        dtypes: those that the kernel reads.
+        odd: a shape that no block size divides, to be checked too.
+        axes: what the two numbers of a shape are.
     """
 
     name: str
     kernel: Function
     reference: Function
-    eager: Function
+    eager: Function | None
     peer: Callable[[], Function]
     peer_name: str
     inputs: Callable[[int, int, torch.dtype, torch.Generator], tuple[Tensor, ...]]
@@ -54,6 +60,9 @@ class Bench:
     backward_cost: Callable[[int, int, torch.dtype], Cost]
     shapes: Sequence[tuple[int, int]]
     specs: Sequence[KernelSpec]
+    dtypes: Sequence[torch.dtype] = DTYPES
+    odd: tuple[int, int] = (37, 1021)
+    axes: str = "rows × elements of a row"
 
 
 def all_benches() -> list[Bench]:
@@ -85,6 +94,22 @@ def all_benches() -> list[Bench]:
             shapes=rms_norm_module.BENCHMARK_SHAPES,
             specs=rms_norm_module.SPECS,
         ),
+        Bench(
+            name="sinkhorn",
+            kernel=sinkhorn_module.sinkhorn,
+            reference=sinkhorn_module.sinkhorn_reference,
+            eager=None,
+            peer=liger_sinkhorn,
+            peer_name="liger-kernel",
+            inputs=_logits,
+            cost=sinkhorn_module.sinkhorn_cost,
+            backward_cost=sinkhorn_module.sinkhorn_backward_cost,
+            shapes=sinkhorn_module.BENCHMARK_SHAPES,
+            specs=sinkhorn_module.SPECS,
+            dtypes=(torch.float32,),
+            odd=(3, 1021),
+            axes="streams n × matrices of n × n",
+        ),
     ]
 
 
@@ -98,6 +123,13 @@ def _rows_and_weight(
 ) -> tuple[Tensor, ...]:
     weight = 1 + 0.1 * torch.randn(N, generator=generator, device=generator.device)
     return _normal(R, N, dtype, generator), weight.to(dtype).requires_grad_()
+
+
+def _logits(
+    n: int, M: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    logits_nnM = torch.randn(n, n, M, generator=generator, device=generator.device)
+    return (logits_nnM.to(dtype).requires_grad_(),)
 
 
 def _liger_softmax() -> Function:

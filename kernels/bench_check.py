@@ -15,9 +15,6 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2**-8, torch.bfloat16: 2**-6}
 """Relative error that a correct result may have: a few roundings."""
 
-ODD = (37, 1021)
-"""A shape that no block size divides, checked beside those that are timed."""
-
 
 class BenchError(RuntimeError):
     """Why nothing is timed, in one sentence."""
@@ -30,8 +27,8 @@ def check_all(benches: Sequence[Bench], device: str) -> None:
         BenchError: one of them is wrong.
     """
     for bench in benches:
-        for R, N in [ODD, *bench.shapes]:
-            for dtype in DTYPES:
+        for R, N in [bench.odd, *bench.shapes]:
+            for dtype in bench.dtypes:
                 wrong = fault(bench, bench.kernel, R, N, dtype, device)
                 if wrong:
                     raise BenchError(
@@ -55,7 +52,7 @@ def fault(
     generator = torch.Generator(device).manual_seed(0)
     inputs = bench.inputs(R, N, dtype, generator)
     exact = tuple(x.detach().double().requires_grad_() for x in inputs)
-    dy = torch.randn(R, N, generator=generator, device=device).to(dtype)
+    dy = cotangent(bench.reference(*exact), dtype, generator)
     found = _results(function, inputs, dy)
     for name, right in _results(bench.reference, exact, dy.double()).items():
         # Near zero an element is judged by the size of its neighbours.
@@ -72,6 +69,12 @@ def fault(
 def dtype_name(dtype: torch.dtype) -> str:
     """ "float32" rather than "torch.float32"."""
     return str(dtype).removeprefix("torch.")
+
+
+def cotangent(y: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """A random gradient for y to receive."""
+    dy = torch.randn(y.shape, generator=generator, device=generator.device)
+    return dy.to(dtype)
 
 
 def _results(function: Callable[..., Tensor], inputs: Any, dy: Tensor) -> Any:

@@ -95,7 +95,7 @@ def roofline_view(
         below.insert(0, f"Stale: the {operation} kernel has changed since.")
         title += " (stale)"
     _finish(figure, title, below)
-    figure.update_xaxes(title_text="rows × elements of a row", type="category")
+    figure.update_xaxes(title_text=rows[0]["axes"], type="category")
     figure.update_yaxes(title_text="share of the roofline (%)", rangemode="tozero")
     return View(figure, " ".join([_words(title, rows), *below]), _table(rows))
 
