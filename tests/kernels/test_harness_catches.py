@@ -29,6 +29,7 @@ from tests.kernels.harness import (
     check_values,
 )
 from tests.kernels.test_rms_norm import RMS_NORM
+from tests.kernels.test_sinkhorn import SINKHORN
 from tests.kernels.test_softmax import SOFTMAX
 
 pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="needs no GPU")
@@ -86,6 +87,7 @@ def rows_apart(layout: str) -> bool:
 
 F, B = "softmax_forward_kernel", "softmax_backward_kernel"
 RF, RB = "rms_norm_forward_kernel", "rms_norm_backward_kernel"
+SF, SB = "sinkhorn_forward_kernel", "sinkhorn_backward_kernel"
 
 BROKEN = {
     "only odd sizes: the load has no mask": Broken(
@@ -174,6 +176,23 @@ BROKEN = {
     ),
     "only tiny numbers: eps is in the wrong place": Broken(
         RMS_NORM, RF, broken.eps_outside_the_root, tiny_rows, "y is wrong"
+    ),
+    "the other axis first": Broken(
+        SINKHORN, SF, broken.rows_divided_first, everywhere, "y is wrong"
+    ),
+    "only a last block that is not full: its store has no mask": Broken(
+        SINKHORN,
+        SF,
+        broken.tokens_beyond_the_last_written,
+        lambda k, c: c.shape[-1] != 32,
+        "outside a torch.empty",
+    ),
+    "only the backward, and before it has converged: one iterate for all": Broken(
+        SINKHORN,
+        SB,
+        broken.backward_with_the_last_iterate_for_all,
+        backward,
+        "gradient of input 0 is wrong",
     ),
 }
 
