@@ -17,12 +17,13 @@ as in softmax. From G = out dout back through all 2 T divisions this is dlogits:
 exactly the gradient of the T iterations, not of the limit that they approach.
 
 exp must not overflow, and no sum may vanish. T_c undoes any factor of a column,
-so each column's maximum is subtracted first. (A factor of a row would change
-out.) That still lets a whole row underflow, so the kernels do the first
-iteration in logs. From then on a row sums to 1, so that one of its n numbers is
-at least 1/n, and by the same argument every sum lies between 1/n^2 and n. There
-is nothing for an eps in the denominators to mend, and there is none, as in the
-paper; DeepSeek's code has one of 1e-6, with which rows no longer sum to 1.
+so each column's maximum is subtracted before exp. (A factor of a row would change
+the sums of columns, and out.) That still lets a whole row underflow; so once the
+first sums of columns are known, each row's maximum is subtracted too, a factor
+that T_r undoes. From then on a row sums to 1, so that one of its n numbers is at
+least 1/n, and by the same argument every sum lies between 1/n^2 and n. There is
+nothing for an eps in the denominators to mend, and there is none, as in the paper;
+DeepSeek's code has one of 1e-6, with which rows no longer sum to 1.
 
 Shapes: logits_nnM holds M tokens of n x n, tokens last, so that neighbours in
 memory belong to different matrices; out, dout and dlogits have its shape.
@@ -61,7 +62,7 @@ from kernels.operation import (
     refuse_second_derivative,
     route,
 )
-from kernels.sinkhorn_cpu import sinkhorn_on_cpu
+from kernels.sinkhorn_cpu import sinkhorn_on_cpu, tiles
 
 MAX_N = 8
 """The largest matrix: 4 lanes hold one of 8 x 8 without spilling."""
@@ -110,13 +111,12 @@ def _softmax_over_i(logits):
 
 @jit
 def _first_iteration(logits):
-    # T_c in logs: log_softmax of each column.
-    shift = tl.max(logits, axis=0)
-    e = tl.exp(logits - shift[None, :, :])
-    columns = logits - (shift + tl.log(tl.sum(e, axis=0)))[None, :, :]
-    # T_r of the exp of that: softmax of each row, none of which can underflow.
-    e = tl.exp(columns - tl.max(columns, axis=1)[:, None, :])
-    return e * (1.0 / tl.sum(e, axis=1))[:, None, :]
+    logits -= tl.max(logits, axis=0)[None, :, :]
+    columns = tl.sum(tl.exp(logits), axis=0)
+    # The same again, with a factor for each row: no row can underflow.
+    P = tl.exp(logits - tl.max(logits, axis=1)[:, None, :])
+    P *= (1.0 / columns)[None, :, :]
+    return P * (1.0 / tl.sum(P, axis=1))[:, None, :]
 
 
 @jit
@@ -173,8 +173,8 @@ def sinkhorn_forward_kernel(
     i = tl.arange(0, N)[:, None, None].to(tl.int64)
     j = tl.arange(0, N)[None, :, None].to(tl.int64)
     # A block's sides are powers of two. Around a smaller matrix, and in place of
-    # tokens beyond the last, stands the identity (in logs), which stays what it
-    # is and adds nothing to the matrix.
+    # tokens beyond the last, stands the identity (its log), which stays what it is
+    # and adds nothing to the matrix.
     inside = (i < n) & (j < n) & (m < M)
     identity = tl.where(i == j, 0.0, float("-inf"))
     at = i * i_stride + j * j_stride + m * m_stride
@@ -301,7 +301,7 @@ def sinkhorn(
 ) -> Tensor:
     """Equation 9 for M matrices: the kernel on a GPU, plain PyTorch on a CPU.
 
-    Both compute the first iteration in logs, so that all finite logits will do.
+    Both take all finite logits, however far apart.
 
     Args:
         logits: (n, n, M) with 1 <= n <= MAX_N; float32, any strides, though
@@ -332,7 +332,7 @@ def sinkhorn(
     _check_dtype(logits, to_kernel)
     if check_finite is None:
         check_finite = not logits.is_cuda
-    if check_finite and not logits.isfinite().all():
+    if check_finite and not all(tile.isfinite().all() for tile in tiles(logits)):
         raise KernelInputError(
             f"sinkhorn: logits must be finite; {int((~logits.isfinite()).sum())} of "
             f"{logits.numel()} are NaN or infinite."
