@@ -41,8 +41,8 @@ The backward needs every M_t. Kept in memory, the 2 n sums of each iteration
 would be written and read again: 16 T n bytes, 1280 instead of 192. Iterating
 anew from the start for every M_t would take T^2 / 2 iterations. Here the sums
 stay in the lane's registers, TAPE numbers of them, and M_{t-1} is M_t times its
-sums. At n = 4 that reaches back over 20 iterations. Where T is larger, the way
-back is cut into pieces, and each piece's start is computed anew.
+sums. At n = 4 that reaches back over 20 iterations and the first. Where T is
+larger, the way back is cut into pieces, and each piece's start is computed anew.
 """
 
 from __future__ import annotations

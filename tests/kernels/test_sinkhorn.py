@@ -26,6 +26,7 @@ from kernels.sinkhorn_cpu import SHARED, sinkhorn_on_cpu
 from tests.kernels.cases import Case
 from tests.kernels.guarded_memory import LAYOUTS
 from tests.kernels.harness import (
+    COMPILED,
     DEVICE,
     INTERPRET,
     BadCall,
@@ -166,10 +167,12 @@ ROUTES = [
         interpreted_or_compiled,
         torch.float32,
         id="kernel",
-        marks=pytest.mark.skipif(not kernels.HAS_TRITON, reason="needs Triton"),
+        marks=pytest.mark.gpu
+        if COMPILED
+        else pytest.mark.skipif(not kernels.INTERPRETED, reason="needs Triton"),
     ),
 ]
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 2e-6}
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}
 
 
 # The axes
@@ -301,7 +304,7 @@ def test_the_gradient_wherever_the_tape_is_cut(n, iterations):
     (grad,) = torch.autograd.grad(out, logits, dout)
     exact_out = sinkhorn_reference(logits.double(), iterations)
     (exact,) = torch.autograd.grad(exact_out, logits, dout.double())
-    assert (out - exact_out).abs().max() < 2e-6
+    assert (out - exact_out).abs().max() < 1e-5
     assert (grad - exact).abs().max() < 1e-5
 
 
@@ -369,7 +372,7 @@ def test_logits_that_lie_among_other_coefficients_are_read_in_place():
     logits = mixed_MK[:, 2 * n :].view(M, n, n).permute(1, 2, 0)
     assert logits.data_ptr() == mixed_MK[:, 2 * n :].data_ptr()
     out = interpreted_or_compiled(logits)
-    assert (out - by_equation_9(logits)).abs().max() < 2e-6
+    assert (out - by_equation_9(logits)).abs().max() < 1e-5
     assert out.is_contiguous()
 
 
