@@ -22,7 +22,9 @@ from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
 from kernels import mhc_project as mhc_project_module
 from kernels import rms_norm as rms_norm_module
+from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
+from kernels.bench_liger import liger_sinkhorn
 from kernels.operation import KERNEL_DTYPES, Cost, KernelSpec
 
 EPS = 1e-6
@@ -93,6 +95,20 @@ def all_benches() -> list[Bench]:
             shapes=rms_norm_module.BENCHMARK_SHAPES,
             specs=rms_norm_module.SPECS,
         ),
+        Bench(
+            name="sinkhorn",
+            kernel=sinkhorn_module.sinkhorn,
+            reference=sinkhorn_module.sinkhorn_reference,
+            peer=liger_sinkhorn,
+            inputs=_logits,
+            cost=sinkhorn_module.sinkhorn_cost,
+            backward_cost=sinkhorn_module.sinkhorn_backward_cost,
+            shapes=sinkhorn_module.BENCHMARK_SHAPES,
+            specs=sinkhorn_module.SPECS,
+            dtypes=(torch.float32,),
+            odd=(3, 1021),
+            axes="streams n × matrices of n × n",
+        ),
         *_mhc_benches(),
     ]
 
@@ -158,6 +174,13 @@ def _rows_and_weight(
 ) -> tuple[Tensor, ...]:
     weight = 1 + 0.1 * torch.randn(N, generator=generator, device=generator.device)
     return _normal(R, N, dtype, generator), weight.to(dtype).requires_grad_()
+
+
+def _logits(
+    n: int, M: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    logits_nnM = torch.randn(n, n, M, generator=generator, device=generator.device)
+    return (logits_nnM.to(dtype).requires_grad_(),)
 
 
 def _streams_and_phi(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -245,6 +246,51 @@ def test_each_of_two_outputs_is_checked(benches, which):
         measure([broken], setting())
 
 
+def test_an_operation_without_an_operator_of_pytorch_or_halves_has_fewer_rows(benches):
+    sinkhorn = next(each for each in benches if each.name == "sinkhorn")
+    record = measure([sinkhorn], setting(), report=lambda line: None)
+    assert {row["implementation"] for row in record["rows"]} == {"kernel", "reference"}
+    assert {row["dtype"] for row in record["rows"]} == {"float32"}
+    forward = record["rows"][0]
+    assert forward["shape"] == [4, 8] and forward["axes"] == sinkhorn.axes
+    assert forward["bytes"] == 128 * 8
+
+
+def test_ligers_sinkhorn_is_called_with_the_transpose(monkeypatch):
+    """Held against a stand-in with its axes: tokens first, rows divided first."""
+
+    def normalised(mixed_MK, tmax):
+        M, K = mixed_MK.shape
+        n = next(n for n in range(K) if n * n + 2 * n == K)
+        P_Mnn = mixed_MK[:, 2 * n :].view(M, n, n).exp()
+        for _ in range(tmax):
+            P_Mnn = P_Mnn / P_Mnn.sum(2, keepdim=True)
+            P_Mnn = P_Mnn / P_Mnn.sum(1, keepdim=True)
+        return P_Mnn
+
+    def forward(mix, b, alpha_pre, alpha_post, alpha_res, *, tmax, **rest):
+        assert mix.is_contiguous() and not b.any() and alpha_res == 1
+        assert rest["sinkhorn_eps"] == 0
+        return None, None, normalised(mix, tmax)
+
+    def backward(mix, b, alpha_res, grad_hres, *, tmax, sinkhorn_eps):
+        assert grad_hres.is_contiguous() and sinkhorn_eps == 0
+        with torch.enable_grad():
+            mix = mix.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(normalised(mix, tmax), mix, grad_hres)
+        n = grad_hres.shape[1]
+        return grad[:, 2 * n :].view(grad_hres.shape)
+
+    liger = types.ModuleType("liger_kernel.ops.mhc")
+    liger.mhc_split_sinkhorn_fwd, liger.mhc_sinkhorn_bwd = forward, backward
+    for name in ("liger_kernel", "liger_kernel.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "liger_kernel.ops.mhc", liger)
+    bench = next(each for each in bench_cases.all_benches() if each.name == "sinkhorn")
+    peer = bench.peer()
+    assert bench_check.fault(bench, peer, (3, 7), torch.float32, "cpu") is None
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("liger_kernel") is not None, reason="the peer is here"
 )
@@ -338,8 +384,8 @@ def test_a_fingerprint_does_not_depend_on_how_kernels_run():
     """Interpreted here, compiled on the GPU that recorded, absent on a Mac."""
     code = (
         "from kernels.fingerprint import specs_fingerprint;"
-        "from kernels import softmax, rms_norm;"
-        "print(*(specs_fingerprint(m.SPECS) for m in (softmax, rms_norm)))"
+        "from kernels import softmax, rms_norm, sinkhorn;"
+        "print(*(specs_fingerprint(m.SPECS) for m in (softmax, rms_norm, sinkhorn)))"
     )
     hide = (
         "import importlib.util as u; f = u.find_spec;"

@@ -59,6 +59,9 @@ def test_bars_are_shares_of_the_roofline(content, tmp_path):
     assert bars["our kernel"].x == ("4 × 8", "4 × 16")
     assert bars["our kernel"].y == pytest.approx((50, 100))
     assert "our kernel 100 %" in view.sentence
+    assert view.figure.layout.xaxis.title.text == "rows × elements of a row"
+    other = roofline_view("sinkhorn", "forward", "float32", tmp_path)
+    assert other.figure.layout.xaxis.title.text == "streams n × matrices of n × n"
     assert view.table["share (%)"][:2] == pytest.approx([50, 50])
     assert len({bar.marker.pattern.shape for bar in bars.values()}) == len(bars)
 
