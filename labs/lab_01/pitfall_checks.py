@@ -61,7 +61,7 @@ def paper_step(part: ManifoldHyperConnection, x_nC: Tensor) -> Tensor:
     """One token through equations 7 to 9 and 3, with F = sin."""
     n = part.n
     v_K = x_nC.flatten() / x_nC.square().mean().sqrt()
-    phi_pre, phi_post, phi_res = part.phi_KP.split([n, n, n * n], dim=1)
+    phi_pre, phi_post, phi_res = part.phi_PK.t().split([n, n, n * n], dim=1)
     b_pre, b_post, b_res = part.bias_P.split([n, n, n * n])
     a_pre, a_post, a_res = part.alpha_3
     pre_n = torch.sigmoid(a_pre * (v_K @ phi_pre) + b_pre)
@@ -189,13 +189,13 @@ def shake_(part: ManifoldHyperConnection) -> None:
     """
     generator = seeded(3)
     with torch.no_grad():
-        for parameter in (part.phi_KP, part.bias_P):
+        for parameter in (part.phi_PK, part.bias_P):
             noise = torch.randn(
                 parameter.shape, generator=generator, dtype=torch.double
             )
             parameter.copy_(noise)
         part.bias_P.mul_(SPREAD / 2)
-        part.alpha_3.fill_(SPREAD / 2 / math.sqrt(len(part.phi_KP)))
+        part.alpha_3.fill_(SPREAD / 2 / math.sqrt(part.phi_PK.shape[1]))
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -120,7 +120,7 @@ class BiasInside(OwnCoefficients):
     def logits(self, x_MnC: Tensor, alpha_P: Tensor) -> Tensor:
         x_MK = x_MnC.flatten(1)
         r_M1 = x_MK.square().mean(1, keepdim=True).sqrt()
-        return (alpha_P * (x_MK @ self.phi_KP) + self.bias_P) / r_M1
+        return (alpha_P * (x_MK @ self.phi_PK.t()) + self.bias_P) / r_M1
 
 
 class NormPerLane(OwnCoefficients):
@@ -128,7 +128,7 @@ class NormPerLane(OwnCoefficients):
 
     def logits(self, x_MnC: Tensor, alpha_P: Tensor) -> Tensor:
         v_MnC = F.rms_norm(x_MnC, x_MnC.shape[-1:], eps=1e-20)
-        return alpha_P * (v_MnC.flatten(1) @ self.phi_KP) + self.bias_P
+        return alpha_P * (v_MnC.flatten(1) @ self.phi_PK.t()) + self.bias_P
 
 
 def scaled(
