@@ -28,14 +28,22 @@ import torch
 from torch import Tensor
 
 import kernels
-from kernels.bench_check import DTYPES, BenchError, check_all, dtype_name, fault
+from kernels.bench_check import (
+    DTYPES,
+    BenchError,
+    check_all,
+    cotangents,
+    dtype_name,
+    fault,
+    outputs,
+)
 from kernels.bench_record import fingerprints, origin
 
 if TYPE_CHECKING:  # at run time they bring in Triton; refusals come first
     from kernels.bench_cases import Bench
     from kernels.bench_timing import Call, Roofline, Timer
 
-Function = Callable[..., Tensor]
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,9 @@ def measure(
     check_all(benches, setting.device)
     rows, left_out = [], []
     for bench in benches:
-        for R, N in bench.shapes:
-            for dtype in DTYPES:
-                for row in _rows(bench, R, N, dtype, setting):
+        for shape in bench.shapes:
+            for dtype in bench.dtypes:
+                for row in _rows(bench, shape, dtype, setting):
                     if "reason" in row:
                         left_out.append(row)
                     else:
@@ -100,7 +108,7 @@ def measure(
 
 
 def _rows(
-    bench: Bench, R: int, N: int, dtype: torch.dtype, setting: Setting
+    bench: Bench, shape: tuple[int, ...], dtype: torch.dtype, setting: Setting
 ) -> Iterator[dict[str, Any]]:
     """Every implementation in both directions, on the same inputs.
 
@@ -111,25 +119,25 @@ def _rows(
 
     device, name = setting.device, dtype_name(dtype)
     costs = {
-        "forward": bench.cost(R, N, dtype),
-        "backward": bench.backward_cost(R, N, dtype),
+        "forward": bench.cost(*shape, dtype),
+        "backward": bench.backward_cost(*shape, dtype),
     }
     generator = torch.Generator(device).manual_seed(0)
     sets = []
     for _ in range(copies_needed(costs["forward"].bytes, setting.cache)):
-        arguments = bench.inputs(R, N, dtype, generator)
-        dy = torch.randn(R, N, generator=generator, device=device).to(dtype)
-        sets.append((arguments, dy))
+        arguments = bench.inputs(*shape, dtype, generator)
+        sets.append((arguments, cotangents(bench, arguments, generator)))
     for implementation, load in _contestants(bench, setting.with_compile).items():
         row: dict[str, Any] = {
             "operation": bench.name,
             "implementation": implementation,
-            "shape": [R, N],
+            "shape": list(shape),
+            "axes": bench.axes,
             "dtype": name,
         }
         try:
             function = load()
-            wrong = fault(bench, function, R, N, dtype, device)
+            wrong = fault(bench, function, shape, dtype, device)
             if wrong:
                 yield {**row, "reason": f"wrong: {wrong}"}
                 continue
@@ -161,26 +169,33 @@ def _contestants(bench: Bench, with_compile: bool) -> dict[str, Callable[[], Fun
 
     found: dict[str, Callable[[], Function]] = {
         "kernel": lambda: bench.kernel,
-        "eager": lambda: bench.eager,
         "reference": lambda: bench.reference,
-        bench.peer_name: bench.peer,
     }
+    eager = bench.eager
+    if eager:
+        found["eager"] = lambda: eager
+    if bench.peer:
+        found[bench.peer_name] = bench.peer
     return {**found, "compile": compiled} if with_compile else found
 
 
 def _calls(function: Function, sets: Sequence[Any], direction: str) -> list[Call]:
-    """One call for each set of inputs: (arguments, cotangent)."""
+    """One call for each set of inputs: (arguments, cotangents)."""
     if direction == "forward":
         return [partial(_forward, function, arguments) for arguments, _ in sets]
     return [
         partial(
-            torch.autograd.grad, function(*arguments), arguments, dy, retain_graph=True
+            torch.autograd.grad,
+            outputs(function(*arguments)),
+            arguments,
+            dys,
+            retain_graph=True,
         )
-        for arguments, dy in sets
+        for arguments, dys in sets
     ]
 
 
-def _forward(function: Function, arguments: Sequence[Tensor]) -> Tensor:
+def _forward(function: Function, arguments: Sequence[Tensor]) -> Any:
     with torch.no_grad():
         return function(*arguments)
 
@@ -188,7 +203,7 @@ def _forward(function: Function, arguments: Sequence[Tensor]) -> Tensor:
 def _line(row: Mapping[str, Any]) -> str:
     shape = "x".join(map(str, row["shape"]))
     return (
-        f"{row['operation']:10} {row['direction']:8} {shape:11} {row['dtype']:8} "
+        f"{row['operation']:11} {row['direction']:8} {shape:12} {row['dtype']:8} "
         f"{row['implementation']:12} {row['ms']['p50']:8.4f} ms "
         f"{row['gbytes_per_s']:7.0f} GB/s {row['share']:6.1%} of the roofline"
     )

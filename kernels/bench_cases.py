@@ -2,7 +2,7 @@
 
 To time a new operation, add a `Bench` to `all_benches`. Beside every kernel:
 
-- eager: PyTorch's own operator, which may be one hand-written kernel;
+- eager: PyTorch's own operator, if it has one, which may be a hand-written kernel;
 - reference: the same in small PyTorch operations, one kernel for each;
 - compile: `torch.compile` of the reference;
 - a peer: the same operation from a public kernel library, if it is installed.
@@ -18,12 +18,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels import mhc_post as mhc_post_module
+from kernels import mhc_pre as mhc_pre_module
+from kernels import mhc_project as mhc_project_module
 from kernels import rms_norm as rms_norm_module
+from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
-from kernels.operation import Cost, KernelSpec
+from kernels.bench_liger import liger_sinkhorn
+from kernels.operation import KERNEL_DTYPES, Cost, KernelSpec
 
 EPS = 1e-6
-Function = Callable[..., Tensor]
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -34,26 +39,33 @@ class Bench:
         name: "softmax".
         kernel: the public function; on a GPU it launches the kernel.
         reference: the oracle, float64-capable.
-        eager: PyTorch's own.
-        peer: returns the peer's function; raises ImportError without it.
-        peer_name: the distribution that holds it.
-        inputs: (R, N, dtype, generator) -> the arguments, all differentiable.
-        cost, backward_cost: (R, N, dtype) -> Cost.
-        shapes: (R, N).
+        inputs: (*shape, dtype, generator) -> the arguments, all differentiable.
+        cost, backward_cost: (*shape, dtype) -> Cost.
+        shapes: what is timed.
         specs: the operation's configurations.
+        eager: PyTorch's own; None if it has none.
+        peer: returns the peer's function; raises ImportError without it. None if
+            no public library has the operation.
+        peer_name: the distribution that holds it.
+        dtypes: in which it is timed.
+        odd: a shape that no block size divides, checked beside those timed.
+        axes: what the numbers of a shape count.
     """
 
     name: str
     kernel: Function
     reference: Function
-    eager: Function
-    peer: Callable[[], Function]
-    peer_name: str
-    inputs: Callable[[int, int, torch.dtype, torch.Generator], tuple[Tensor, ...]]
-    cost: Callable[[int, int, torch.dtype], Cost]
-    backward_cost: Callable[[int, int, torch.dtype], Cost]
-    shapes: Sequence[tuple[int, int]]
+    inputs: Callable[..., tuple[Tensor, ...]]
+    cost: Callable[..., Cost]
+    backward_cost: Callable[..., Cost]
+    shapes: Sequence[tuple[int, ...]]
     specs: Sequence[KernelSpec]
+    eager: Function | None = None
+    peer: Callable[[], Function] | None = None
+    peer_name: str = "liger-kernel"
+    dtypes: Sequence[torch.dtype] = KERNEL_DTYPES
+    odd: tuple[int, ...] = (37, 1021)
+    axes: str = "rows × elements of a row"
 
 
 def all_benches() -> list[Bench]:
@@ -65,7 +77,6 @@ def all_benches() -> list[Bench]:
             reference=softmax_module.softmax_reference,
             eager=lambda x: torch.softmax(x, -1),
             peer=_liger_softmax,
-            peer_name="liger-kernel",
             inputs=lambda *size: (_normal(*size),),
             cost=softmax_module.softmax_cost,
             backward_cost=softmax_module.softmax_backward_cost,
@@ -78,19 +89,84 @@ def all_benches() -> list[Bench]:
             reference=lambda x, w: rms_norm_module.rms_norm_reference(x, w, EPS),
             eager=lambda x, weight: F.rms_norm(x, weight.shape, weight, EPS),
             peer=_liger_rms_norm,
-            peer_name="liger-kernel",
             inputs=_rows_and_weight,
             cost=rms_norm_module.rms_norm_cost,
             backward_cost=rms_norm_module.rms_norm_backward_cost,
             shapes=rms_norm_module.BENCHMARK_SHAPES,
             specs=rms_norm_module.SPECS,
         ),
+        Bench(
+            name="sinkhorn",
+            kernel=sinkhorn_module.sinkhorn,
+            reference=sinkhorn_module.sinkhorn_reference,
+            peer=liger_sinkhorn,
+            inputs=_logits,
+            cost=sinkhorn_module.sinkhorn_cost,
+            backward_cost=sinkhorn_module.sinkhorn_backward_cost,
+            shapes=sinkhorn_module.BENCHMARK_SHAPES,
+            specs=sinkhorn_module.SPECS,
+            dtypes=(torch.float32,),
+            odd=(3, 1021),
+            axes="streams n × matrices of n × n",
+        ),
+        *_mhc_benches(),
     ]
 
 
-def _normal(R: int, N: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    x_RN = torch.randn(R, N, generator=generator, device=generator.device)
-    return x_RN.to(dtype).requires_grad_()
+def _mhc_benches() -> list[Bench]:
+    """The stream kernels of mHC, as it trains: bfloat16 streams, n = 4.
+
+    liger-kernel's projection is another operation: it returns h / r.
+    """
+    streams: dict[str, Any] = {
+        "dtypes": (torch.bfloat16,),
+        "odd": (37, 4, 1021),
+        "axes": "tokens × streams × elements",
+    }
+    return [
+        Bench(
+            name="mhc_project",
+            kernel=mhc_project_module.mhc_project,
+            reference=mhc_project_module.mhc_project_reference,
+            inputs=_streams_and_phi,
+            cost=mhc_project_module.mhc_project_cost,
+            backward_cost=mhc_project_module.mhc_project_backward_cost,
+            shapes=mhc_project_module.BENCHMARK_SHAPES,
+            specs=mhc_project_module.SPECS,
+            **streams,
+        ),
+        Bench(
+            name="mhc_pre",
+            kernel=mhc_pre_module.mhc_pre,
+            reference=mhc_pre_module.mhc_pre_reference,
+            inputs=_streams_and_pre,
+            cost=mhc_pre_module.mhc_pre_cost,
+            backward_cost=mhc_pre_module.mhc_pre_backward_cost,
+            shapes=mhc_pre_module.BENCHMARK_SHAPES,
+            specs=mhc_pre_module.SPECS,
+            peer=_liger_mhc_pre,
+            **streams,
+        ),
+        Bench(
+            name="mhc_post",
+            kernel=mhc_post_module.mhc_post,
+            reference=mhc_post_module.mhc_post_reference,
+            inputs=_streams_output_and_maps,
+            cost=mhc_post_module.mhc_post_cost,
+            backward_cost=mhc_post_module.mhc_post_backward_cost,
+            shapes=mhc_post_module.BENCHMARK_SHAPES,
+            specs=mhc_post_module.SPECS,
+            peer=_liger_mhc_post,
+            **streams,
+        ),
+    ]
+
+
+def _normal(*size: Any) -> Tensor:
+    """(*shape, dtype, generator) -> normal numbers, differentiable."""
+    *shape, dtype, generator = size
+    x = torch.randn(shape, generator=generator, device=generator.device)
+    return x.to(dtype).requires_grad_()
 
 
 def _rows_and_weight(
@@ -98,6 +174,37 @@ def _rows_and_weight(
 ) -> tuple[Tensor, ...]:
     weight = 1 + 0.1 * torch.randn(N, generator=generator, device=generator.device)
     return _normal(R, N, dtype, generator), weight.to(dtype).requires_grad_()
+
+
+def _logits(
+    n: int, M: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    logits_nnM = torch.randn(n, n, M, generator=generator, device=generator.device)
+    return (logits_nnM.to(dtype).requires_grad_(),)
+
+
+def _streams_and_phi(
+    M: int, n: int, C: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    phi_PK = _normal(n * n + 2 * n, n * C, torch.float32, generator).detach()
+    # Kept the way it is read, as a parameter should be.
+    return _normal(M, n, C, dtype, generator), phi_PK.T.requires_grad_()
+
+
+def _streams_and_pre(
+    M: int, n: int, C: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    pre_nM = _normal(n, M, torch.float32, generator)
+    return _normal(M, n, C, dtype, generator), pre_nM
+
+
+def _streams_output_and_maps(
+    M: int, n: int, C: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    f_MC = _normal(M, C, dtype, generator)
+    post_nM = _normal(n, M, torch.float32, generator)
+    res_nnM = _normal(n, n, M, torch.float32, generator)
+    return _normal(M, n, C, dtype, generator), f_MC, post_nM, res_nnM
 
 
 def _liger_softmax() -> Function:
@@ -114,3 +221,19 @@ def _liger_rms_norm() -> Function:
     # offset 0; "llama": only the mean square is computed in float32. Not in place,
     # which would overwrite the gradient that the next round uses again.
     return lambda x, weight: function.apply(x, weight, EPS, 0.0, "llama", False)
+
+
+def _liger_mhc_pre() -> Function:
+    from liger_kernel.ops.mhc import LigerMHCPreFunction
+
+    function: Any = LigerMHCPreFunction
+    # Coefficients in its layout, tokens first: the copy is under 1 % of the bytes.
+    return lambda x, pre: function.apply(x, pre.T)
+
+
+def _liger_mhc_post() -> Function:
+    from liger_kernel.ops.mhc import LigerMHCPostResFunction
+
+    function: Any = LigerMHCPostResFunction
+    # It too has the output stream first, so res is not transposed.
+    return lambda x, f, post, res: function.apply(x, f, post.T, res.permute(2, 0, 1))

@@ -15,24 +15,21 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2**-8, torch.bfloat16: 2**-6}
 """Relative error that a correct result may have: a few roundings."""
 
-ODD = (37, 1021)
-"""A shape that no block size divides, checked beside those that are timed."""
-
 
 class BenchError(RuntimeError):
     """Why nothing is timed, in one sentence."""
 
 
 def check_all(benches: Sequence[Bench], device: str) -> None:
-    """Check every kernel in every shape and dtype that is timed.
+    """Check every kernel in every shape and dtype that is timed, and an odd shape.
 
     Raises:
         BenchError: one of them is wrong.
     """
     for bench in benches:
-        for R, N in [ODD, *bench.shapes]:
-            for dtype in DTYPES:
-                wrong = fault(bench, bench.kernel, R, N, dtype, device)
+        for shape in [bench.odd, *bench.shapes]:
+            for dtype in bench.dtypes:
+                wrong = fault(bench, bench.kernel, shape, dtype, device)
                 if wrong:
                     raise BenchError(
                         f"{bench.name} is wrong, so nothing is timed: {wrong}"
@@ -41,9 +38,8 @@ def check_all(benches: Sequence[Bench], device: str) -> None:
 
 def fault(
     bench: Bench,
-    function: Callable[..., Tensor],
-    R: int,
-    N: int,
+    function: Callable[..., Any],
+    shape: tuple[int, ...],
     dtype: torch.dtype,
     device: str,
 ) -> str | None:
@@ -53,17 +49,18 @@ def fault(
         What is off and by how much, in one sentence; None if all is right.
     """
     generator = torch.Generator(device).manual_seed(0)
-    inputs = bench.inputs(R, N, dtype, generator)
+    inputs = bench.inputs(*shape, dtype, generator)
     exact = tuple(x.detach().double().requires_grad_() for x in inputs)
-    dy = torch.randn(R, N, generator=generator, device=device).to(dtype)
-    found = _results(function, inputs, dy)
-    for name, right in _results(bench.reference, exact, dy.double()).items():
+    dys = cotangents(bench, inputs, generator)
+    found = _results(function, inputs, dys)
+    exact_dys = tuple(dy.double() for dy in dys)
+    for name, right in _results(bench.reference, exact, exact_dys).items():
         # Near zero an element is judged by the size of its neighbours.
         scale = right.abs() + right.square().mean().sqrt()
         error = ((found[name].double() - right).abs() / scale).max().item()
         if not error <= TOLERANCE[dtype]:  # true for NaN as well
             return (
-                f"{name} of shape ({R}, {N}) in {dtype_name(dtype)} is off by "
+                f"{name} of shape {shape} in {dtype_name(dtype)} is off by "
                 f"{error:.2g} of its size; {TOLERANCE[dtype]:.2g} is allowed."
             )
     return None
@@ -74,9 +71,30 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _results(function: Callable[..., Tensor], inputs: Any, dy: Tensor) -> Any:
-    """y and the gradient of every input, by name."""
-    y = function(*inputs)
-    grads = torch.autograd.grad(y, inputs, dy)
-    names = [f"the gradient of input {place}" for place in range(len(grads))]
-    return {"y": y.detach(), **dict(zip(names, grads, strict=True))}
+def outputs(answer: Any) -> tuple[Tensor, ...]:
+    """What a function returned, as a tuple."""
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def cotangents(
+    bench: Bench, inputs: tuple[Tensor, ...], generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """A random gradient for each output; on "meta" the reference tells shapes only."""
+    shapes = [x.detach().to("meta") for x in inputs]
+    like = outputs(bench.reference(*shapes))
+    device = generator.device
+    return tuple(
+        torch.randn(y.shape, generator=generator, device=device).to(y.dtype)
+        for y in like
+    )
+
+
+def _results(
+    function: Callable[..., Any], inputs: tuple[Tensor, ...], dys: tuple[Tensor, ...]
+) -> dict[str, Tensor]:
+    """Every output and the gradient of every input, by name."""
+    ys = outputs(function(*inputs))
+    grads = torch.autograd.grad(ys, inputs, dys)
+    named = {"y" if len(ys) == 1 else f"output {i}": y for i, y in enumerate(ys)}
+    named |= {f"the gradient of input {i}": grad for i, grad in enumerate(grads)}
+    return {name: value.detach() for name, value in named.items()}

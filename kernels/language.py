@@ -38,13 +38,18 @@ class MissingKernel:
         )
 
 
+def _missing(fn: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """In place of `triton.jit`: `@jit`, or `@jit(...)` with options."""
+    return MissingKernel(fn) if fn else MissingKernel
+
+
 triton: Any = None
 """The package; None where it is not installed."""
 
 tl: Any = SimpleNamespace(constexpr=None)
 """`triton.language`; without Triton only what annotations mention."""
 
-jit: Callable[..., Any] = MissingKernel
+jit: Callable[..., Any] = _missing
 """`triton.jit`; without Triton it makes a `MissingKernel`."""
 
 if kernels.HAS_TRITON:

@@ -166,12 +166,11 @@ def row_spec(kernel: Any, N: int, dtype: torch.dtype, /, **types: str) -> Kernel
     )
 
 
-def check_rows(operation: str, x: Tensor, max_n: int) -> None:
-    """Refuse an x that is not rows of 1 to max_n numbers the kernels know.
+def check_kernel_tensor(operation: str, x: Tensor) -> None:
+    """Refuse an x that is no tensor of a dtype that the kernels know.
 
     Raises:
-        KernelInputError: x is no tensor, has no axis, or its last axis or its
-            dtype is out of bounds.
+        KernelInputError: it is not.
     """
     if not isinstance(x, Tensor):
         raise KernelInputError(
@@ -182,6 +181,16 @@ def check_rows(operation: str, x: Tensor, max_n: int) -> None:
             f"{operation}: x must be float32, float16 or bfloat16; got "
             f"{dtype_name(x)} ({operation}_reference takes float64 too)."
         )
+
+
+def check_rows(operation: str, x: Tensor, max_n: int) -> None:
+    """Refuse an x that is not rows of 1 to max_n numbers the kernels know.
+
+    Raises:
+        KernelInputError: x is no tensor, has no axis, or its last axis or its
+            dtype is out of bounds.
+    """
+    check_kernel_tensor(operation, x)
     if x.ndim == 0:
         raise KernelInputError(
             f"{operation}: x must have at least one axis; got a single number."

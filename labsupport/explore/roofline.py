@@ -8,6 +8,7 @@ arithmetic, divided by the time that it took. At 100 % nothing is left to gain.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def roofline_view(
         below.insert(0, f"Stale: the {operation} kernel has changed since.")
         title += " (stale)"
     _finish(figure, title, below)
-    figure.update_xaxes(title_text="rows × elements of a row", type="category")
+    figure.update_xaxes(title_text=rows[0]["axes"], type="category")
     figure.update_yaxes(title_text="share of the roofline (%)", rangemode="tozero")
     return View(figure, " ".join([_words(title, rows), *below]), _table(rows))
 
@@ -158,8 +159,9 @@ def _label(name: str) -> str:
 
 def _words(title: str, rows: list[dict[str, Any]]) -> str:
     """The largest shape in one sentence."""
-    largest = max(row["shape"][0] * row["shape"][1] for row in rows)
-    chosen = [r for r in rows if r["shape"][0] * r["shape"][1] == largest]
+    largest = max(math.prod(row["shape"]) for row in rows)
+    first = next(row for row in rows if math.prod(row["shape"]) == largest)
+    chosen = [row for row in rows if row["shape"] == first["shape"]]
     shares = [
         f"{_label(row['implementation'])} {100 * row['share']:.0f} %" for row in chosen
     ]

@@ -17,6 +17,9 @@ top of a bias that is the same for all tokens.
     HyperConnection             Zhu et al., 2409.19606: H_res is free
     ManifoldHyperConnection     mHC: H_res is made doubly stochastic
 
+On a GPU its four steps are the kernels of `kernels/mhc_*.py` and
+`kernels/sinkhorn.py`; on a CPU they are what those kernels must equal.
+
 Shape suffixes: B sequences, T tokens, M = B T tokens in a row, n lanes, C width
 of a lane, P = n + n + n² coefficients of a token. Coefficients keep tokens last
 (`res_nnM`), so that one arithmetic operation serves all tokens; lanes keep the
@@ -27,12 +30,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.mhc_post import mhc_post, mhc_post_reference
+from kernels.mhc_pre import mhc_pre, mhc_pre_reference
+from kernels.mhc_project import mhc_project, mhc_project_reference
+from kernels.sinkhorn import sinkhorn
 from labsupport.errors import LabError
 from labsupport.nn.gpt import GPTConfig, Residual
 
@@ -132,10 +138,11 @@ def connect_lanes(
     Returns:
         y_MnC.
     """
-    read_MC = torch.einsum("jm,mjc->mc", pre_nM, x_MnC)
-    made_MC = branch(read_MC)
-    kept_MnC = torch.einsum("ijm,mjc->mic", res_nnM, x_MnC)
-    return kept_MnC + torch.einsum("im,mc->mic", post_nM, made_MC)
+    if x_MnC.dtype == torch.float64:  # kernels have none; the references have
+        made_MC = branch(mhc_pre_reference(x_MnC, pre_nM))
+        return mhc_post_reference(x_MnC, made_MC, post_nM, res_nnM)
+    made_MC = branch(mhc_pre(x_MnC, pre_nM))
+    return mhc_post(x_MnC, made_MC, post_nM, res_nnM)
 
 
 class RoundedResidual(Residual):
@@ -232,7 +239,7 @@ class ManifoldHyperConnection(Lanes):
         )
         self.iterations = iterations
         self.project = project
-        self.phi_KP = nn.Parameter(torch.zeros(n * config.d_model, 2 * n + n * n))
+        self.phi_PK = nn.Parameter(torch.zeros(2 * n + n * n, n * config.d_model))
         self.alpha_3 = nn.Parameter(torch.full((3,), 0.01))
         rest = (1 - MAIN_READ) / max(n - 1, 1)
         read_n = torch.full((n,), rest)
@@ -244,11 +251,12 @@ class ManifoldHyperConnection(Lanes):
 
     def maps(self, x_MnC: Tensor) -> Maps:
         n = self.n
-        x_MK = x_MnC.flatten(1)
+        double = x_MnC.dtype == torch.float64
+        project = mhc_project_reference if double else mhc_project
+        h_MP, r_M = project(x_MnC, self.phi_PK.t())
         # The norm is one number a token, so it may be divided out afterwards
-        # (eq. 14 to 16). Its eps is 1e-20 in the paper: it only guards zero.
-        r_M = x_MK.square().mean(1).add(1e-20).sqrt()
-        h_PM = (x_MK @ self.phi_KP).t() / r_M
+        # (eq. 14 to 16). The bound only guards a token of zeros.
+        h_PM = h_MP.t() / r_M.clamp(min=1e-10)
         sizes = [n, n, n * n]
         alpha_P = self.alpha_3.repeat_interleave(torch.tensor(sizes))
         logits_PM = alpha_P[:, None] * h_PM + self.bias_P[:, None]
@@ -262,7 +270,9 @@ class ManifoldHyperConnection(Lanes):
     def projected(self, logits_nnM: Tensor) -> Tensor:
         if self.project is not None:
             return self.project(logits_nnM)
-        return sinkhorn(logits_nnM, self.iterations)
+        # Not refused here: a stream that has overflowed shall end the training
+        # with its own word, and not with Sinkhorn's.
+        return sinkhorn(logits_nnM, self.iterations, check_finite=False)
 
 
 def row_softmax(logits_nnM: Tensor) -> Tensor:
@@ -275,37 +285,3 @@ def identity(logits_nnM: Tensor) -> Tensor:
     n, _, M = logits_nnM.shape
     eye_nn = torch.eye(n, dtype=logits_nnM.dtype, device=logits_nnM.device)
     return eye_nn[:, :, None].expand(n, n, M)
-
-
-def sinkhorn(logits_nnM: Tensor, iterations: int) -> Tensor:
-    """M_0 = exp(logits); then columns and rows are scaled to sum to one, in turn,
-    columns first and rows last (mHC, equation 9).
-    """
-    res_nnM: Tensor = _Sinkhorn.apply(logits_nnM, iterations)
-    return res_nnM
-
-
-class _Sinkhorn(torch.autograd.Function):
-    """Keeps the scales only, and walks back through the iterates with them."""
-
-    @staticmethod
-    def forward(ctx: Any, logits_nnM: Tensor, iterations: int) -> Tensor:
-        # Any shift of a column is undone by the first normalisation.
-        m_nnM = torch.exp(logits_nnM - logits_nnM.amax(0, keepdim=True))
-        scales: list[Tensor] = []
-        for _ in range(iterations):
-            for axis in (0, 1):  # a sum over axis 0 is the sum of a column
-                scales.append(1 / m_nnM.sum(axis, keepdim=True))
-                m_nnM = m_nnM * scales[-1]
-        ctx.save_for_backward(m_nnM, *scales)
-        return m_nnM
-
-    @staticmethod
-    def backward(ctx: Any, gradient_nnM: Tensor) -> tuple[Tensor, None]:
-        m_nnM, *scales = ctx.saved_tensors
-        for step, scale in reversed(list(enumerate(scales))):
-            axis = step % 2
-            inner = (gradient_nnM * m_nnM).sum(axis, keepdim=True)
-            gradient_nnM = scale * (gradient_nnM - inner)
-            m_nnM = m_nnM / scale
-        return gradient_nnM * m_nnM, None

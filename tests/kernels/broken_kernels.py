@@ -1,11 +1,12 @@
 """Kernels with one mistake each, for `test_harness_catches.py`.
 
 The names say what is wrong. Each has the signature of the right kernel of
-`kernels/softmax.py` or `kernels/rms_norm.py` that it stands in for.
+`kernels/softmax.py`, `rms_norm.py` or `sinkhorn.py` that it stands in for.
 """
 
 from typing import Any
 
+from kernels import sinkhorn
 from kernels.language import jit, tl
 
 
@@ -199,3 +200,58 @@ class GridOffBy:
 
     def __getitem__(self, grid: tuple[int]) -> Any:
         return self.kernel[(grid[0] + self.programs,)]
+
+
+@jit
+def rows_divided_first(
+    logits_ptr, out_ptr, i_stride, j_stride, out_i_stride, out_j_stride,
+    n, M, iterations, m_stride: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, None, :]
+    i, j = tl.arange(0, N)[:, None, None], tl.arange(0, N)[None, :, None]
+    inside = (i < n) & (j < n) & (m < M)
+    identity = tl.where(i == j, 0.0, float("-inf"))
+    at = i * i_stride + j * j_stride + m * m_stride
+    P = tl.exp(tl.load(logits_ptr + at, mask=inside, other=identity))
+    for _ in range(iterations):
+        P /= tl.sum(P, axis=1)[:, None, :]
+        P /= tl.sum(P, axis=0)[None, :, :]
+    tl.store(out_ptr + i * out_i_stride + j * out_j_stride + m, P, mask=inside)
+
+
+@jit
+def tokens_beyond_the_last_written(
+    logits_ptr, out_ptr, i_stride, j_stride, out_i_stride, out_j_stride,
+    n, M, iterations, m_stride: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, None, :]
+    i, j = tl.arange(0, N)[:, None, None], tl.arange(0, N)[None, :, None]
+    inside = (i < n) & (j < n)
+    identity = tl.where(i == j, 0.0, float("-inf"))
+    at = i * i_stride + j * j_stride + m * m_stride
+    logits = tl.load(logits_ptr + at, mask=inside & (m < M), other=identity)
+    P = sinkhorn._iterate(sinkhorn._first_iteration(logits), iterations - 1)
+    tl.store(out_ptr + i * out_i_stride + j * out_j_stride + m, P, mask=inside)
+
+
+@jit
+def backward_with_the_last_iterate_for_all(
+    logits_ptr, dout_ptr, dlogits_ptr, i_stride, j_stride, dout_i_stride,
+    dout_j_stride, out_i_stride, out_j_stride, n, M, m_stride: tl.constexpr,
+    dout_m_stride: tl.constexpr, N: tl.constexpr, BLOCK: tl.constexpr,
+    EARLIER: tl.constexpr, LAST: tl.constexpr, STEPS: tl.constexpr
+):  # fmt: skip
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, None, :]
+    i, j = tl.arange(0, N)[:, None, None], tl.arange(0, N)[None, :, None]
+    inside = (i < n) & (j < n) & (m < M)
+    identity = tl.where(i == j, 0.0, float("-inf"))
+    at = i * i_stride + j * j_stride + m * m_stride
+    logits = tl.load(logits_ptr + at, mask=inside, other=identity)
+    at = i * dout_i_stride + j * dout_j_stride + m * dout_m_stride
+    dout = tl.load(dout_ptr + at, mask=inside, other=0.0)
+    P = sinkhorn._iterate(sinkhorn._first_iteration(logits), EARLIER + LAST)
+    G = P * dout
+    for _ in range(EARLIER + LAST + 1):
+        G -= P * tl.sum(G, axis=1)[:, None, :]
+        G -= P * tl.sum(G, axis=0)[None, :, :]
+    tl.store(dlogits_ptr + i * out_i_stride + j * out_j_stride + m, G, mask=inside)

@@ -65,6 +65,11 @@ class BadCall:
     error: type[ValueError] = KernelInputError
 
 
+def _two_rows(shape: tuple[int, int]) -> tuple[int, int]:
+    """Kernels that work on rows of N are launched alike for any number of rows."""
+    return 2, shape[1]
+
+
 @dataclass(frozen=True)
 class Operation:
     """What the tests need to know of an operation.
@@ -79,6 +84,11 @@ class Operation:
             first order, when each element of what the forward saved is off by
             up to its own size. Saving rounds, so the tests allow u times this.
             None where only inputs are saved: they are what the reference gets.
+        dtypes: what the kernels read.
+        value_cases, gradient_cases: the inputs on which they are tested.
+        small: a shape of x for the tests that need one only.
+        benchmark_shape: an entry of BENCHMARK_SHAPES -> a shape of x for which
+            the same is launched.
     """
 
     module: ModuleType
@@ -87,6 +97,11 @@ class Operation:
     inputs: Callable[[tuple[int, ...], torch.Generator], Sequence[Tensor]]
     bad_calls: Sequence[BadCall] = ()
     saved: Callable[[Sequence[Tensor], Tensor], Sequence[Tensor]] | None = None
+    dtypes: Sequence[torch.dtype] = KERNEL_DTYPES
+    value_cases: Sequence[Case] = tuple(VALUE_CASES)
+    gradient_cases: Sequence[Case] = tuple(GRADIENT_CASES)
+    small: tuple[int, ...] = (9, 5)
+    benchmark_shape: Callable[[tuple[int, int]], tuple[int, ...]] = _two_rows
 
 
 def make_inputs(
@@ -210,7 +225,7 @@ def check_output_changed_in_place(operation: Operation, case: Case) -> None:
 
 def check_reference_gradients(operation: Operation) -> None:
     """The oracle itself, against finite differences in float64."""
-    inputs = operation.inputs((3, 5), torch.Generator().manual_seed(0))
+    inputs = operation.inputs(operation.small, torch.Generator().manual_seed(0))
     for x in inputs:
         x.requires_grad_()
     torch.autograd.gradcheck(operation.reference, tuple(inputs))
@@ -226,11 +241,12 @@ def check_bad_calls(operation: Operation) -> None:
 
 def check_second_derivative_is_refused(operation: Operation) -> None:
     """Without the check a Hessian would silently lack the kernel's part."""
-    inputs, _ = make_inputs(operation, Case((2, 3), torch.float32), GuardedMemory())
+    case = Case(operation.small, torch.float32)
+    inputs, _ = make_inputs(operation, case, GuardedMemory())
     x = inputs[0].requires_grad_()
     y = operation.function(*inputs, interpret=INTERPRET)
     with pytest.raises(KernelInputError, match="has no second derivative"):
-        torch.autograd.grad(y[0, 0], x, create_graph=True)
+        torch.autograd.grad(y.flatten()[0], x, create_graph=True)
 
 
 class Recorder:
@@ -260,11 +276,12 @@ def check_specs(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
     module, launches = operation.module, set[tuple[Any, ...]]()
     for spec in module.SPECS:
         monkeypatch.setattr(module, spec.name, Recorder(spec.name, launches))
-    for _, N in module.BENCHMARK_SHAPES:
-        for dtype in KERNEL_DTYPES:
-            values = operation.inputs((2, N), torch.Generator().manual_seed(0))
+    for shape in map(operation.benchmark_shape, module.BENCHMARK_SHAPES):
+        for dtype in operation.dtypes:
+            values = operation.inputs(shape, torch.Generator().manual_seed(0))
             inputs = [v.to(DEVICE, dtype).requires_grad_() for v in values]
-            operation.function(*inputs, interpret=INTERPRET).sum().backward()
+            y = operation.function(*inputs, interpret=INTERPRET)
+            y.backward(torch.ones_like(y))
     declared = {
         (
             spec.name,
@@ -291,20 +308,28 @@ class KernelTests:
 
     operation: ClassVar[Operation]
 
-    @pytest.mark.parametrize("case", VALUE_CASES, ids=str)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give each test the cases or dtypes of its operation."""
+        if metafunc.function.__name__ == "test_values":
+            metafunc.parametrize("case", self.operation.value_cases, ids=str)
+        elif metafunc.function.__name__ == "test_gradients":
+            metafunc.parametrize("case", self.operation.gradient_cases, ids=str)
+        elif "dtype" in metafunc.fixturenames:
+            names = TRITON_TYPES.get
+            metafunc.parametrize("dtype", self.operation.dtypes, ids=names)
+
     def test_values(self, case: Case) -> None:
         check_values(self.operation, case)
 
-    @pytest.mark.parametrize("case", GRADIENT_CASES, ids=str)
     def test_gradients(self, case: Case) -> None:
         check_gradients(self.operation, case)
 
-    @pytest.mark.parametrize("dtype", KERNEL_DTYPES, ids=TRITON_TYPES.get)
     def test_gradients_of_frozen_inputs(self, dtype: torch.dtype) -> None:
-        check_frozen_inputs(self.operation, Case((9, 5), dtype))
+        check_frozen_inputs(self.operation, Case(self.operation.small, dtype))
 
     def test_an_output_changed_in_place(self) -> None:
-        check_output_changed_in_place(self.operation, Case((3, 5), torch.float32))
+        case = Case(self.operation.small, torch.float32)
+        check_output_changed_in_place(self.operation, case)
 
     def test_reference_gradients(self) -> None:
         check_reference_gradients(self.operation)

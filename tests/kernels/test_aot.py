@@ -111,7 +111,7 @@ def test_every_kernel_compiles_everywhere_and_stays_within_its_means(report):
     assert content["faults"] == [], errors
     assert code == 0
     operations = {row["module"] for row in content["rows"]}
-    assert {"kernels.softmax", "kernels.rms_norm"} <= operations
+    assert {"kernels.softmax", "kernels.rms_norm", "kernels.sinkhorn"} <= operations
     for row in content["rows"]:
         assert row["error"] is None, row
         # Nothing here needs float8, so every target has every dtype.

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 import torch
@@ -43,11 +44,18 @@ def setting(**changes):
 
 @pytest.fixture
 def benches():
-    """Both operations on small shapes."""
+    """Every operation on small shapes: softmax and RMSNorm first, then mHC's."""
+    small = {2: ((4, 8), (3, 16)), 3: ((4, 2, 8), (3, 4, 16))}
     return [
-        dataclasses.replace(each, shapes=((4, 8), (3, 16)))
+        dataclasses.replace(each, shapes=small[len(each.odd)])
         for each in bench_cases.all_benches()
     ]
+
+
+@pytest.fixture
+def row_benches(benches):
+    """Those whose shape is (R, N)."""
+    return [each for each in benches if len(each.odd) == 2]
 
 
 # Statistics
@@ -171,8 +179,8 @@ def test_nothing_is_timed_when_a_kernel_is_wrong(benches, breaks, says):
 # The record
 
 
-def test_every_implementation_has_its_rows(benches):
-    record = measure(benches, setting(), report=lambda line: None)
+def test_every_implementation_has_its_rows(row_benches):
+    record = measure(row_benches, setting(), report=lambda line: None)
     for row in record["rows"]:
         assert row["ms"] == {"p20": pytest.approx(2.6), "p50": 5.0, "p80": 7.4}
         assert 0 < row["share"] < 1
@@ -196,6 +204,91 @@ def test_every_implementation_has_its_rows(benches):
     )
     assert softmax["bytes"] == 3 * 4 * 8 * 2
     assert json.loads(json.dumps(record)) == record
+
+
+def test_streams_have_rows_too(benches):
+    """Shapes of three axes, two outputs, float32 beside bfloat16, no eager."""
+    streams = [each for each in benches if len(each.odd) == 3]
+    record = measure(streams, setting(), report=lambda line: None)
+    wanted = {
+        (name, implementation, direction, shape, "bfloat16")
+        for name in ("mhc_project", "mhc_pre", "mhc_post")
+        for implementation in ("kernel", "reference")
+        for direction in ("forward", "backward")
+        for shape in ((4, 2, 8), (3, 4, 16))
+    }
+    found = {
+        (
+            r["operation"],
+            r["implementation"],
+            r["direction"],
+            (*r["shape"],),
+            r["dtype"],
+        )
+        for r in record["rows"]
+        if r["implementation"] != "liger-kernel"
+    }
+    assert found == wanted
+    assert {r["axes"] for r in record["rows"]} == {"tokens × streams × elements"}
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_each_of_two_outputs_is_checked(benches, which):
+    project = next(each for each in benches if each.name == "mhc_project")
+
+    def wrong(x, phi):
+        answer = list(project.reference(x, phi))
+        answer[which] = answer[which] * 1.1
+        return tuple(answer)
+
+    broken = dataclasses.replace(project, kernel=wrong)
+    with pytest.raises(BenchError, match=f"mhc_project is wrong.*output {which} of"):
+        measure([broken], setting())
+
+
+def test_an_operation_without_an_operator_of_pytorch_or_halves_has_fewer_rows(benches):
+    sinkhorn = next(each for each in benches if each.name == "sinkhorn")
+    record = measure([sinkhorn], setting(), report=lambda line: None)
+    assert {row["implementation"] for row in record["rows"]} == {"kernel", "reference"}
+    assert {row["dtype"] for row in record["rows"]} == {"float32"}
+    forward = record["rows"][0]
+    assert forward["shape"] == [4, 8] and forward["axes"] == sinkhorn.axes
+    assert forward["bytes"] == 128 * 8
+
+
+def test_ligers_sinkhorn_is_called_with_the_transpose(monkeypatch):
+    """Held against a stand-in with its axes: tokens first, rows divided first."""
+
+    def normalised(mixed_MK, tmax):
+        M, K = mixed_MK.shape
+        n = next(n for n in range(K) if n * n + 2 * n == K)
+        P_Mnn = mixed_MK[:, 2 * n :].view(M, n, n).exp()
+        for _ in range(tmax):
+            P_Mnn = P_Mnn / P_Mnn.sum(2, keepdim=True)
+            P_Mnn = P_Mnn / P_Mnn.sum(1, keepdim=True)
+        return P_Mnn
+
+    def forward(mix, b, alpha_pre, alpha_post, alpha_res, *, tmax, **rest):
+        assert mix.is_contiguous() and not b.any() and alpha_res == 1
+        assert rest["sinkhorn_eps"] == 0
+        return None, None, normalised(mix, tmax)
+
+    def backward(mix, b, alpha_res, grad_hres, *, tmax, sinkhorn_eps):
+        assert grad_hres.is_contiguous() and sinkhorn_eps == 0
+        with torch.enable_grad():
+            mix = mix.detach().requires_grad_()
+            (grad,) = torch.autograd.grad(normalised(mix, tmax), mix, grad_hres)
+        n = grad_hres.shape[1]
+        return grad[:, 2 * n :].view(grad_hres.shape)
+
+    liger = types.ModuleType("liger_kernel.ops.mhc")
+    liger.mhc_split_sinkhorn_fwd, liger.mhc_sinkhorn_bwd = forward, backward
+    for name in ("liger_kernel", "liger_kernel.ops"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "liger_kernel.ops.mhc", liger)
+    bench = next(each for each in bench_cases.all_benches() if each.name == "sinkhorn")
+    peer = bench.peer()
+    assert bench_check.fault(bench, peer, (3, 7), torch.float32, "cpu") is None
 
 
 @pytest.mark.skipif(
@@ -230,7 +323,7 @@ def test_the_command_writes_where_it_comes_from(benches, tmp_path, monkeypatch):
         "machine", "gpu", "driver", "torch", "triton", "commit", "date"
     }  # fmt: skip
     assert content["origin"]["commit"] == COMMIT
-    assert set(content["fingerprints"]) == {"softmax", "rms_norm"}
+    assert set(content["fingerprints"]) == {each.name for each in benches}
     assert content["rows"] and content["roofline"]["bytes_per_s"] == 1e12
     assert bench_record.stale(content) == set()
 
@@ -291,8 +384,8 @@ def test_a_fingerprint_does_not_depend_on_how_kernels_run():
     """Interpreted here, compiled on the GPU that recorded, absent on a Mac."""
     code = (
         "from kernels.fingerprint import specs_fingerprint;"
-        "from kernels import softmax, rms_norm;"
-        "print(*(specs_fingerprint(m.SPECS) for m in (softmax, rms_norm)))"
+        "from kernels import softmax, rms_norm, sinkhorn;"
+        "print(*(specs_fingerprint(m.SPECS) for m in (softmax, rms_norm, sinkhorn)))"
     )
     hide = (
         "import importlib.util as u; f = u.find_spec;"
@@ -316,7 +409,7 @@ def test_another_configuration_makes_a_figure_stale(benches):
     one = benches[0]
     record = {"fingerprints": bench_record.fingerprints(benches)}
     specs = [dataclasses.replace(one.specs[0], num_warps=32), *one.specs[1:]]
-    changed = [dataclasses.replace(one, specs=specs), benches[1]]
+    changed = [dataclasses.replace(one, specs=specs), *benches[1:]]
     assert bench_record.stale(record, benches) == set()
     assert bench_record.stale(record, changed) == {"softmax"}
     assert bench_record.stale(record, benches[1:]) == {"softmax"}

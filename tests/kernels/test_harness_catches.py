@@ -17,7 +17,7 @@ import torch
 
 import kernels
 from tests.kernels import broken_kernels as broken
-from tests.kernels.cases import GRADIENT_CASES, VALUE_CASES, Case
+from tests.kernels.cases import Case
 from tests.kernels.harness import (
     BadCall,
     Operation,
@@ -29,6 +29,7 @@ from tests.kernels.harness import (
     check_values,
 )
 from tests.kernels.test_rms_norm import RMS_NORM
+from tests.kernels.test_sinkhorn import SINKHORN
 from tests.kernels.test_softmax import SOFTMAX
 
 pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="needs no GPU")
@@ -86,6 +87,7 @@ def rows_apart(layout: str) -> bool:
 
 F, B = "softmax_forward_kernel", "softmax_backward_kernel"
 RF, RB = "rms_norm_forward_kernel", "rms_norm_backward_kernel"
+SF, SB = "sinkhorn_forward_kernel", "sinkhorn_backward_kernel"
 
 BROKEN = {
     "only odd sizes: the load has no mask": Broken(
@@ -175,6 +177,23 @@ BROKEN = {
     "only tiny numbers: eps is in the wrong place": Broken(
         RMS_NORM, RF, broken.eps_outside_the_root, tiny_rows, "y is wrong"
     ),
+    "the other axis first": Broken(
+        SINKHORN, SF, broken.rows_divided_first, everywhere, "y is wrong"
+    ),
+    "only a last block that is not full: its store has no mask": Broken(
+        SINKHORN,
+        SF,
+        broken.tokens_beyond_the_last_written,
+        lambda k, c: c.shape[-1] != 32,
+        "outside a torch.empty",
+    ),
+    "only the backward, and before it has converged: one iterate for all": Broken(
+        SINKHORN,
+        SB,
+        broken.backward_with_the_last_iterate_for_all,
+        backward,
+        "gradient of input 0 is wrong",
+    ),
 }
 
 
@@ -184,9 +203,12 @@ def worth_running(case: Case) -> bool:
     return long or case.dtype is torch.float32
 
 
-def all_checks() -> Iterator[tuple[str, Callable[[Operation, Case], None], Case]]:
-    yield from (("values", check_values, case) for case in VALUE_CASES)
-    yield from (("gradients", check_gradients, case) for case in GRADIENT_CASES)
+def all_checks(
+    operation: Operation,
+) -> Iterator[tuple[str, Callable[[Operation, Case], None], Case]]:
+    yield from (("values", check_values, case) for case in operation.value_cases)
+    gradient_cases = operation.gradient_cases
+    yield from (("gradients", check_gradients, case) for case in gradient_cases)
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the wrong ones overflow
@@ -195,7 +217,7 @@ def test_the_harness_fails_this_kernel(name, monkeypatch):
     entry = BROKEN[name]
     monkeypatch.setattr(entry.operation.module, entry.kernel, entry.by)
     seen: list[str] = []
-    for kind, check, case in all_checks():
+    for kind, check, case in all_checks(entry.operation):
         caught = any(entry.says in message for message in seen)
         wrong = entry.wrong(kind, case)
         if not worth_running(case) or (wrong and caught):

@@ -50,11 +50,13 @@ def test_one_block_covers_a_row(N, BLOCK, num_warps):
 def test_without_triton_references_costs_and_specs_work_and_a_launch_says_why():
     code = f"""{WITHOUT_TRITON}
 import torch
-from kernels import rms_norm, softmax
+from kernels import rms_norm, sinkhorn, softmax
 x = torch.zeros(1, 2)
 print(softmax.softmax(x).tolist(), len(rms_norm.SPECS))
+print(sinkhorn.sinkhorn(torch.zeros(2, 2, 1)).flatten().tolist())
 for launch in (lambda: softmax.softmax(x, interpret=True),
-               lambda: softmax.softmax_forward_kernel[(1,)]):
+               lambda: softmax.softmax_forward_kernel[(1,)],
+               lambda: sinkhorn.sinkhorn_forward_kernel[(1,)]):
     try:
         launch()
     except (ValueError, RuntimeError) as error:
@@ -65,9 +67,12 @@ for launch in (lambda: softmax.softmax(x, interpret=True),
     )
     assert answer.stdout.splitlines() == [
         "[[0.5, 0.5]] 18",
+        "[0.5, 0.5, 0.5, 0.5]",
         "interpret=True needs Triton, which is not installed here (it has wheels for "
         "Linux only): leave interpret out.",
         "softmax_forward_kernel cannot be launched: Triton is not installed here (it "
+        "has wheels for Linux only); the reference works everywhere.",
+        "sinkhorn_forward_kernel cannot be launched: Triton is not installed here (it "
         "has wheels for Linux only); the reference works everywhere.",
     ], answer.stderr
 

@@ -67,7 +67,7 @@ def mhc_of_one_token(
     n = x_nC.shape[0]
     v = x_nC.flatten()
     v = v / v.square().mean().sqrt()
-    h = (v @ part.phi_KP).tolist()
+    h = (part.phi_PK @ v).tolist()
     a_pre, a_post, a_res = part.alpha_3.tolist()
     bias = part.bias_P.tolist()
     pre = [sigmoid(a_pre * h[j] + bias[j]) for j in range(n)]

@@ -30,8 +30,9 @@ def written(folder, content, machine="h200-x1"):
 @pytest.fixture(scope="module")
 def content():
     """What `kernels.bench` makes of made-up times: 2 ms in the middle."""
+    small = {2: ((4, 8), (4, 16)), 3: ((4, 2, 8), (4, 2, 16))}
     benches = [
-        dataclasses.replace(each, shapes=((4, 8), (4, 16)))
+        dataclasses.replace(each, shapes=small[len(each.odd)])
         for each in bench_cases.all_benches()
     ]
     setting = Setting(
@@ -58,8 +59,21 @@ def test_bars_are_shares_of_the_roofline(content, tmp_path):
     assert bars["our kernel"].x == ("4 × 8", "4 × 16")
     assert bars["our kernel"].y == pytest.approx((50, 100))
     assert "our kernel 100 %" in view.sentence
+    assert view.figure.layout.xaxis.title.text == "rows × elements of a row"
+    other = roofline_view("sinkhorn", "forward", "float32", tmp_path)
+    assert other.figure.layout.xaxis.title.text == "streams n × matrices of n × n"
     assert view.table["share (%)"][:2] == pytest.approx([50, 50])
     assert len({bar.marker.pattern.shape for bar in bars.values()}) == len(bars)
+
+
+def test_the_axis_says_what_the_numbers_of_a_shape_count(content, tmp_path):
+    written(tmp_path, content)
+    rows = roofline_view("rms_norm", folder=tmp_path)
+    streams = roofline_view("mhc_post", "backward", folder=tmp_path)
+    assert rows.figure.layout.xaxis.title.text == "rows × elements of a row"
+    assert streams.figure.layout.xaxis.title.text == "tokens × streams × elements"
+    assert streams.figure.data[0].x == ("4 × 2 × 8", "4 × 2 × 16")
+    assert "4 × 2 × 16: share of the roofline: our kernel" in streams.sentence
 
 
 def test_each_direction_and_dtype_has_its_own_rows(content, tmp_path):

@@ -1,0 +1,148 @@
+"""What the mHC stream kernels share: how streams lie, their checks, their tiles.
+
+mHC (arXiv 2512.24880) keeps n streams for each token instead of one residual.
+`mhc_project` reads them for the coefficients, `mhc_pre` gathers them into the
+layer's input, `mhc_post` writes the layer's output back.
+
+Shapes: M tokens, n streams, C elements a stream. Streams are x_MnC, float32,
+float16 or bfloat16, a stream's C elements side by side. Coefficients are
+pre_nM, post_nM and res_nnM, float32, tokens last: a block of tokens finds its
+numbers side by side, and so does Sinkhorn's, which works on one token a lane.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kernels.operation import (
+    TRITON_TYPES,
+    KernelInputError,
+    KernelSpec,
+    check_kernel_tensor,
+    dtype_name,
+)
+
+MAX_STREAMS = 8
+"""The most streams: a program holds a piece of each in registers."""
+
+
+def side_by_side(x: Tensor) -> Tensor:
+    """x with the elements of its last axis side by side, copied only if they lie
+    apart. The distances between rows are arguments of the kernels."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def stream_launch(n: int) -> dict[str, Any]:
+    """How a kernel is launched whose programs hold a tile of every stream.
+
+    A tile is 4 tokens by 256 elements, a warp for each token: a thread holds 8
+    elements of each stream, which in half precision are the 16 bytes that it can
+    load at once, and sums over a token's elements stay within a warp. Above 4
+    streams half of that, or a thread's registers would not do.
+    """
+    return {
+        "n": n,
+        "BLOCK_M": 4,
+        "BLOCK_C": 256 if n <= 4 else 128,
+        "num_warps": 4,
+        "num_stages": 1,
+    }
+
+
+def stream_spec(
+    kernel: Any, dtype: torch.dtype, launch: dict[str, Any], /, **types: str
+) -> KernelSpec:
+    """The spec of a kernel on streams of one dtype.
+
+    Args:
+        kernel: what `@jit` made.
+        dtype: of the streams.
+        launch: n, block sizes, num_warps and num_stages, as it is launched.
+        types: the arguments' Triton types in the kernel's order; "*" stands for
+            a pointer to `dtype`.
+    """
+    constexprs = dict(launch)
+    num_warps, num_stages = constexprs.pop("num_warps"), constexprs.pop("num_stages")
+    element = TRITON_TYPES[dtype]
+    return KernelSpec(
+        name=kernel.__name__,
+        kernel=kernel,
+        signature={k: f"*{element}" if v == "*" else v for k, v in types.items()},
+        constexprs=constexprs,
+        num_warps=num_warps,
+        num_stages=num_stages,
+        label=f"{kernel.__name__} {element} n={launch['n']}",
+    )
+
+
+def check_streams(operation: str, x: Tensor) -> None:
+    """Refuse an x that is not (M, n, C) with n from 1 to MAX_STREAMS.
+
+    Raises:
+        KernelInputError: x is no tensor, or its dtype or shape is another.
+    """
+    check_kernel_tensor(operation, x)
+    if x.ndim != 3:
+        raise KernelInputError(
+            f"{operation}: x must have shape (M, n, C): tokens, streams, elements; "
+            f"got {tuple(x.shape)}."
+        )
+    _, n, C = x.shape
+    if not 1 <= n <= MAX_STREAMS:
+        raise KernelInputError(
+            f"{operation}: x must have 1 to {MAX_STREAMS} streams, its second axis; "
+            f"got {n} in shape {tuple(x.shape)}."
+        )
+    if C < 1:
+        raise KernelInputError(
+            f"{operation}: a stream must have at least one element, the last axis of "
+            f"x; got shape {tuple(x.shape)}."
+        )
+
+
+def check_beside(
+    operation: str,
+    x: Tensor,
+    name: str,
+    value: Tensor,
+    shape: tuple[int, ...],
+    axes: str,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Refuse an input that does not fit the streams.
+
+    Args:
+        operation: the public function's name.
+        x: the streams, checked already.
+        name: what the function calls the input.
+        value: the input.
+        shape: what x asks of it.
+        axes: the same in letters, such as "(n, M)".
+        dtype: what it must be: float32 for coefficients, x's for streams.
+
+    Raises:
+        KernelInputError: value is no tensor, or its shape, dtype or device is
+            another.
+    """
+    if not isinstance(value, Tensor):
+        raise KernelInputError(
+            f"{operation}: {name} must be a torch.Tensor; got {type(value).__name__}."
+        )
+    if value.shape != shape:
+        raise KernelInputError(
+            f"{operation}: {name} must have shape {axes} = {shape} for x of shape "
+            f"{tuple(x.shape)}; got {tuple(value.shape)}."
+        )
+    if value.dtype != dtype:
+        needed = str(dtype).removeprefix("torch.")
+        raise KernelInputError(
+            f"{operation}: {name} must be {needed}; got {dtype_name(value)}."
+        )
+    if value.device != x.device:
+        raise KernelInputError(
+            f"{operation}: {name} must be on x's device, {x.device}; got "
+            f"{value.device}."
+        )
