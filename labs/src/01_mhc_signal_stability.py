@@ -112,7 +112,7 @@ print(record.caption("failures"))
 # %% id="predict" tags=["nbval-ignore-output"]
 lab.predict(
     "float32",
-    "HC with a float32 stream, the same rates and seeds: what do the losses do?",
+    "HC with a float32 stream, the same rates and seeds: what do losses do?",
     [
         "most trainings diverge",
         "a few diverge",
@@ -641,3 +641,113 @@ print(f"recomputing sends as many: {again[0] == four[0]}")
 print(f"and keeps the first stream only: {again[1]} bytes")
 same = abs(pipe[1].mhc_kept[2] - pipe[1].mhc_again[2]) < 1e-6
 print(f"same loss: {same}")
+
+# %% [markdown] id="kernel-text"
+# ## 1.K · The kernel · 15 minutes · ●●○
+#
+# Sinkhorn of a $4 \times 4$ matrix is 40 divisions, each of which depends on the one
+# before. In PyTorch every one of them reads and writes all matrices: 20 iterations
+# move 8,960 bytes for a token. Only 128 have to move: 16 logits in and 16 numbers out.
+# So a kernel loads a token's matrix into registers, does all of it there, and
+# stores the result.
+#
+# How should the work be divided? A matrix of 16 numbers is far too small for a
+# program. But there is one for every token, and with tokens last, neighbours in
+# memory are neighbours in the batch. So each *lane* of a program takes one token,
+# and the block has shape (N, N, BLOCK).
+#
+# Write the step from the columns to the rows. `p` has been loaded; `p` is what
+# will be stored. `tl.sum(p, axis=0)` has one axis less than `p`: `[None, :, :]`
+# puts it back. (The [Triton primer](primers/triton.ipynb) has all you need.)
+
+# %% id="kernel-setup" tags=["nbval-ignore-output"]
+import kernels
+from kernels.language import jit, tl
+from labs.lab_01.kernels_ours import BLOCK
+from labsupport.explore.memory_map import memory_map
+from labsupport.explore.roofline import show_roofline
+
+
+# %% id="kernel" tags=["nbval-ignore-output"]
+@lab.exercise("1.K")
+@jit
+def sinkhorn_step(p_ptr, out_ptr, M, N: tl.constexpr, BLOCK: tl.constexpr):
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, None, :]
+    i = tl.arange(0, N)[:, None, None]
+    j = tl.arange(0, N)[None, :, None]
+    at = (i * N + j) * M + m  # entry (i, j) of token m
+    ### BEGIN SOLUTION
+    p = tl.load(p_ptr + at, mask=m < M, other=1.0)
+    p = p / tl.sum(p, axis=0)[None, :, :]
+    p = p / tl.sum(p, axis=1)[:, None, :]
+    tl.store(out_ptr + at, p, mask=m < M)
+    ### END SOLUTION
+
+
+# %% id="kernel-check" tags=["nbval-ignore-output"]
+lab.check("1.K")
+lab.hints("1.K")
+
+# %% [markdown] id="kernel-map-text"
+# Three programs for 37 tokens. Move the slider, and look where the lanes of one
+# program lie: 16 pieces, each of them in one stretch of memory.
+
+# %% id="kernel-map" tags=["nbval-ignore-output"]
+if kernels.INTERPRETED:
+    p_nnM = torch.rand(4, 4, 37) + 0.1
+    out_nnM = torch.zeros(4, 4, 37)
+    memory_map(sinkhorn_step, 3, p_nnM, out_nnM, 37, N=4, BLOCK=BLOCK).show()
+
+# %% id="kernel-run" tags=["nbval-check-output"]
+p_nnM = torch.rand(4, 4, 37, generator=generator) + 0.1
+q_nnM = sinkhorn_step(p_nnM)  # launches the kernel in use
+print(f"rows sum to one: {(q_nnM.sum(1) - 1).abs().max() < 1e-6}")
+
+# %% [markdown] id="kernel-real"
+# The course's own kernel, [kernels/sinkhorn.py](../kernels/sinkhorn.py), does all 20
+# iterations and the backward, which walks through them again on the chip and moves
+# 192 bytes a token. Beside it stand the three other steps of mHC:
+# [mhc_project](../kernels/mhc_project.py), [mhc_pre](../kernels/mhc_pre.py) and
+# [mhc_post](../kernels/mhc_post.py). On a GPU `ManifoldHyperConnection` runs them.
+
+# %% id="kernel-roofline" tags=["nbval-ignore-output"]
+show_roofline("sinkhorn", dtype="float32")
+
+# %% [markdown] id="memory-text"
+# ## How often to recompute · 8 minutes
+#
+# If autograd keeps the lanes of every layer, a network of $L$ layers keeps $nLC$
+# numbers a token. Keep them every $L_r$ layers instead, and compute the rest again,
+# block by block. While one block is in progress, its own intermediates are there, too
+# (equation 20):
+#
+# $$n C \Big\lceil \frac{L}{L_r} \Big\rceil + (n + 2)\,C\,L_r, \qquad
+# L_r^* \approx \sqrt{\frac{n L}{n + 2}}$$
+#
+# Try this: 60 layers, 4 lanes. What is the best block size, and what does it save?
+# And is it worth recomputing with a single lane?
+
+# %% id="memory" tags=["nbval-ignore-output"]
+from labs.lab_01.recompute_explorer import recompute_explorer
+
+recompute_explorer().show()
+
+# %% [markdown] id="pitfall-text"
+# ## Eleven ways to get it wrong · 10 minutes
+#
+# Each row damages a correct mHC in one way; nearly all of them have been in public
+# code. Each column is a test. A cross says that the test noticed.
+#
+# Before you look: how many of the eleven does "the training loss falls" notice?
+
+# %% id="pitfalls" tags=["nbval-check-output"]
+from labs.lab_01.pitfall_bench import bench_text
+
+print(bench_text())
+
+# %% [markdown] id="pitfall-after"
+# None. Two tests do most of the work, and both are more work to write than the
+# others: an independent implementation of the paper's equations with a matrix that
+# is not symmetric, and a gradient check with a random cotangent. The mistake that
+# only a test of the whole network finds is the one that undoes everything: lanes
+# that are made anew in every branch.

@@ -92,8 +92,10 @@ def effects(rule: Rule, rows: Sequence[dict[str, Any]]) -> list[float]:
     found = []
     for seed in sorted(method.keys() & baseline.keys()):
         m, b = statistics.fmean(method[seed]), statistics.fmean(baseline[seed])
-        size = {"difference": m - b, "ratio": m / b, "saving": 1 - m / b}[rule.effect]
-        found.append(size)
+        if rule.effect == "difference":
+            found.append(m - b)
+        else:
+            found.append(m / b if rule.effect == "ratio" else 1 - m / b)
     return found
 
 
