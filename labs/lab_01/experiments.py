@@ -89,8 +89,13 @@ def last_loss(run: Run) -> float | None:
 def gain_row(
     arm: str, seed: int, scale: Scale, *, lr: float
 ) -> dict[str, Any]:
-    """Train in float32, then take the gains of the maps that were learned."""
+    """Train in float32, then take the gains of the maps that were learned.
+
+    A training that failed has no maps worth measuring: its gains are None.
+    """
     run = train_arm(arm, seed, scale, lr=lr)
+    if run.stopped == "nan":
+        return {"failed": 1, "loss": None, "log10_gain": None}
     plan = PLANS[scale]
     tokens_BT, _ = batches("python", plan, seed=1000)(0)
     gains = composite_gains(
@@ -102,7 +107,7 @@ def gain_row(
         for name, values in gains.as_dict().items()
     }
     return {
-        "failed": int(run.stopped == "nan"),
+        "failed": 0,
         "loss": last_loss(run),
         "log10_gain": round(math.log10(worst), 4),
         **rounded,

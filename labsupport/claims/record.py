@@ -149,12 +149,16 @@ def load_record(
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    """Replace the record as a whole; a crash leaves the previous version."""
+    """Replace the record as a whole; a crash leaves the previous version.
+
+    A row is a line, so that a diff shows which runs are new.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_suffix(".new")
     with fresh.open("w") as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
+        head = json.dumps({**content, "rows": []}, indent=1).removesuffix("[]\n}")
+        rows = ",\n".join(f"  {json.dumps(row)}" for row in content["rows"])
+        stream.write(f"{head}[\n{rows}\n ]\n}}\n")
         stream.flush()
         os.fsync(stream.fileno())
     fresh.replace(file)

@@ -82,10 +82,14 @@ class Judgement:
 
 
 def effects(rule: Rule, rows: Sequence[dict[str, Any]]) -> list[float]:
-    """The effect for every seed that both arms were run with."""
+    """The effect for every seed that both arms were run with.
+
+    A row whose metric is None (a training that failed before it could be
+    measured) is left out.
+    """
     by_arm: dict[str, dict[int, list[float]]] = {rule.method: {}, rule.baseline: {}}
     for row in rows:
-        if row["arm"] in by_arm:
+        if row["arm"] in by_arm and row[rule.metric] is not None:
             of_seed = by_arm[row["arm"]].setdefault(row["seed"], [])
             of_seed.append(float(row[rule.metric]))
     method, baseline = by_arm[rule.method], by_arm[rule.baseline]

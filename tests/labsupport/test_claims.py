@@ -53,6 +53,21 @@ def test_a_verdict_needs_three_common_seeds():
         judge(FASTER, rows((0.6, 0.6), (1.0, 1.0)))
 
 
+def test_a_baseline_that_never_failed_can_be_beaten_or_not():
+    """Counts of failures are often 0: a difference needs no division."""
+    rule = Rule("99/x", "time", "new", "old", "difference", claimed=-0.1, null=0.0)
+    found = judge(rule, rows((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)))
+    assert found.verdict == "not reproduced"
+    assert found.mean == 0
+
+
+def test_a_row_without_the_metric_is_left_out():
+    more = [*rows((0.6, 0.6, 0.6)), {"arm": "new", "seed": 0, "time": None}]
+    assert judge(FASTER, more).mean == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="2 common seeds"):
+        judge(FASTER, rows((0.6, 0.6, None)))
+
+
 def test_inconclusive_says_what_could_have_been_seen():
     found = judge(FASTER, rows((0.2, 1.4, 0.8)))
     assert found.detectable == pytest.approx((found.high - found.low) / 2)
