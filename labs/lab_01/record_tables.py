@@ -55,12 +55,11 @@ def gain_lines() -> list[str]:
     rates = sorted({row["lr"] for row in rows})
     lines = [f"{'gain at lr':12}" + "".join(f"{rate:>12g}" for rate in rates)]
     for arm in ARMS:
-        cells = [
-            statistics.median(
-                10 ** r["log10_gain"] for r in pick(rows, arm=arm, lr=rate)
-            )
-            for rate in rates
-        ]
+        cells = []
+        for rate in rates:
+            kept = pick(rows, arm=arm, lr=rate, failed=0)
+            gains = [10 ** row["log10_gain"] for row in kept]
+            cells.append(statistics.median(gains) if gains else math.nan)
         lines.append(
             f"{NAMES[arm]:12}" + "".join(f"{gain:>12.4g}" for gain in cells)
         )

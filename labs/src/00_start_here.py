@@ -47,6 +47,7 @@ import threading
 import plotly.graph_objects as go
 import torch
 
+from labs.lab_00.opening_explorer import opening_explorer
 from labs.lab_00.plan import plan_at
 from labs.lab_00.self_test import SELF_TEST
 from labsupport import Lab
@@ -89,6 +90,22 @@ for number, about in ARTICLES.items():
     count = sum(claim.article == number for claim in claims)
     print(f"{about:28} {count:2} claims")
 print(f"{len(claims)} claims, {len(THE_TEN)} of them are asked here")
+
+# %% [markdown] id="opening-text"
+# **One of them in a picture.** The first of the ten sentences is about signals
+# that "stay stable". Lab 01 trained one small network with an ordinary residual
+# connection, with a widened one (HC) and with a widened, projected one (mHC),
+# 20 times each. The lines say how much the learned connections can amplify what
+# passes through them. Move the learning rate, and compare the losses in the
+# line below with the curves.
+
+# %% id="opening" tags=["nbval-ignore-output"]
+opening_explorer().show()
+
+# %% [markdown] id="opening-after"
+# The losses hardly tell the three apart; the signals do. So a training can look
+# healthy and be about to break. Every lab has such an explorer, and such a
+# record behind it: which numbers to look at is half of what you learn here.
 
 # %% [markdown] id="sum-text"
 # ## A thousand ones (5 – 15 min)

@@ -27,7 +27,7 @@
 # | 95 – 120 | hold the article's sentences against the record | four verdicts |
 #
 # Then, if you like, the deep parts: the backward, a start that changes nothing,
-# the kernel, two ranks, memory, ten ways to get it wrong. They stand at the end
+# two ranks, the kernel, memory, eleven ways to get it wrong. They stand at the end
 # and nothing needs them.
 #
 # It builds on [lab 00](00_start_here.ipynb). On two CPU cores it computes for
@@ -139,7 +139,9 @@ lab.reveal(
 # *Why was I wrong?* If you expected a diverging loss: every branch normalises what
 # it reads, and so does the last layer. The lanes may be ten thousand times too
 # large, and no branch ever sees it. **The loss hides the growth; the number format
-# does not.** (That is also what others found at 1.7 billion parameters.)
+# does not.** Others found the same
+# [at 1.7 billion parameters](https://taylorkolasinski.com/notes/mhc-reproduction-part2):
+# gains of ten thousand, and no crash.
 #
 # So to see the problem, look at what carries the signal and not at the loss.
 #
