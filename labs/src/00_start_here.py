@@ -103,9 +103,10 @@ print(f"{len(claims)} claims, {len(THE_TEN)} of them are asked here")
 opening_explorer().show()
 
 # %% [markdown] id="opening-after"
-# The losses hardly tell the three apart; the signals do. So a training can look
-# healthy and be about to break. Every lab has such an explorer, and such a
-# record behind it: which numbers to look at is half of what you learn here.
+# At the larger rates the signal in HC grows a hundredfold and more, and its loss
+# is the *lowest* of the three. So a training can look its best and be about to
+# break: lab 01 shows where. Every lab has such an explorer, and such a record
+# behind it. Which number to look at is half of what you learn here.
 
 # %% [markdown] id="sum-text"
 # ## A thousand ones (5 – 15 min)
