@@ -58,6 +58,7 @@ from labsupport.nn import GPT, ManifoldHyperConnection
 from labsupport.train import train
 
 lab = Lab("01", scale=scale, seed=seed, world=world)
+torch.set_num_threads(1)  # such small tensors: a second thread only waits
 plan = PLANS[lab.settings.scale]
 print(plan)
 
