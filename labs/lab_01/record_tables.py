@@ -34,13 +34,13 @@ def pick(rows: list[Row], **wanted: Any) -> list[Row]:
     return [row for row in rows if wanted.items() <= row.items()]
 
 
-def failure_lines() -> list[str]:
+def failure_lines(*streams: str) -> list[str]:
     """Failed trainings by residual and precision, over rates, tasks and seeds."""
     rows = rows_of("failures")
-    lines = [f"{'ended in NaN':12}" + "".join(f"{s:>14}" for s in STREAMS)]
+    lines = [f"{'ended in NaN':12}" + "".join(f"{s:>14}" for s in streams)]
     for arm in ("residual", "hc", "mhc", "identity"):
         cells = []
-        for stream in STREAMS:
+        for stream in streams:
             runs = pick(rows, arm=arm, stream=stream)
             cells.append(f"{sum(r['failed'] for r in runs)} of {len(runs)}")
         lines.append(
