@@ -252,7 +252,7 @@ def _figure(cut: Curves, shown: str, maps: str, depth: int) -> go.Figure:
     figure.update_layout(
         title=f"{shown.capitalize()} after {depth} branches, {maps}{note}",
         height=HEIGHT,
-        margin={"l": 76, "r": 152, "t": TOP, "b": BOTTOM},
+        margin={"l": 76, "r": 176, "t": TOP, "b": BOTTOM},
     )
     return figure
 

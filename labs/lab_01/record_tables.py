@@ -111,7 +111,10 @@ def loss_view(yours: dict[str, float] | None = None) -> View:
     figure.update_xaxes(type="log", title_text="highest learning rate")
     figure.update_yaxes(title_text="loss of the last steps (nats per byte)")
     figure.update_layout(
-        title=f"Five seeds, lowest to highest; {caption('gain')}"
+        title={
+            "text": f"Five seeds, lowest to highest; {caption('gain')}",
+            "font": {"size": 11},
+        }
     )
     spread = "; ".join(
         f"{NAMES[arm]} {table[NAMES[arm]][rates.index(1e-2)]:.3f}"
