@@ -381,8 +381,8 @@ CONNECT = Exercise(
         ),
     ),
     hints=(
-        "Three steps: read_MC = H_pre x, made_MC = branch(read_MC), and the sum of "
-        "H_res x and H_post^T made.",
+        "Three steps: read H_pre x, give that to the branch, and add H_res x and "
+        "H_post^T times what the branch made.",
         'In einsum\'s words H_pre x is "jm,mjc->mc". For H_res x the index that is '
         "summed over is j, the second of res[i, j].",
         '`torch.einsum("ijm,mjc->mic", res_nnM, x_MnC)` and '

@@ -142,8 +142,8 @@ STEP = Exercise(
         "Columns first: tl.sum(p, axis=0) adds up the rows i and leaves one sum "
         "for each column and token. Then the rows, with axis=1.",
         "A sum has one axis less than p; None puts it back where it was: "
-        "p = p / tl.sum(p, axis=0)[None, :, :], and then p = p / tl.sum(p, "
-        "axis=1)[:, None, :].",
+        "[None, :, :] behind a sum over axis 0, [:, None, :] over axis 1. Divide p "
+        "by it, and go on with the quotient.",
         "Give mask=m < M to the load and to the store. With other=1.0 the sums of "
         "what lies beyond are not zero.",
     ),

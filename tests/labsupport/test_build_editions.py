@@ -272,7 +272,7 @@ def test_a_png_of_many_colours_is_close_and_keeps_its_commonest_exactly():
 
 
 @pytest.mark.browser
-def test_plotly_draws_a_figure_offline_at_double_density_and_small():
+def test_plotly_draws_a_figure_offline_sharp_and_small():
     y = np.random.default_rng(0).normal(size=300).cumsum().tolist()
     trace = {"type": "scatter", "y": y, "line": {"color": "#ff0000"}}
     with pictures.Painter() as painter:
@@ -282,7 +282,7 @@ def test_plotly_draws_a_figure_offline_at_double_density_and_small():
             painter.draw({"data": 3, "layout": {"xaxis": 7}})
     assert (width, height, wide, high) == (720, 420, 300, 420)
     pixels = decode(png)
-    assert pixels.shape == (840, 1440, 3)
+    assert pixels.shape == (525, 900, 3)
     red = (pixels == [255, 0, 0]).all(-1)
     assert red.sum() > 500 and tuple(pixels[0, 0]) == (255, 255, 255)
     assert len(base64.b64encode(png)) < 60_000
