@@ -21,6 +21,7 @@ from torch import Tensor
 from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
 from kernels import mhc_project as mhc_project_module
+from kernels import mhc_streams
 from kernels import rms_norm as rms_norm_module
 from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
@@ -131,7 +132,7 @@ def _mhc_benches() -> list[Bench]:
             inputs=_streams_and_phi,
             cost=mhc_project_module.mhc_project_cost,
             backward_cost=mhc_project_module.mhc_project_backward_cost,
-            shapes=mhc_project_module.BENCHMARK_SHAPES,
+            shapes=mhc_streams.BENCHMARK_SHAPES,
             specs=mhc_project_module.SPECS,
             **streams,
         ),
@@ -142,7 +143,7 @@ def _mhc_benches() -> list[Bench]:
             inputs=_streams_and_pre,
             cost=mhc_pre_module.mhc_pre_cost,
             backward_cost=mhc_pre_module.mhc_pre_backward_cost,
-            shapes=mhc_pre_module.BENCHMARK_SHAPES,
+            shapes=mhc_streams.BENCHMARK_SHAPES,
             specs=mhc_pre_module.SPECS,
             peer=_liger_mhc_pre,
             **streams,
@@ -154,7 +155,7 @@ def _mhc_benches() -> list[Bench]:
             inputs=_streams_output_and_maps,
             cost=mhc_post_module.mhc_post_cost,
             backward_cost=mhc_post_module.mhc_post_backward_cost,
-            shapes=mhc_post_module.BENCHMARK_SHAPES,
+            shapes=mhc_streams.BENCHMARK_SHAPES,
             specs=mhc_post_module.SPECS,
             peer=_liger_mhc_post,
             **streams,

@@ -38,6 +38,7 @@ from torch import Tensor
 
 from kernels.language import cdiv, jit, next_power_of_2, tl
 from kernels.mhc_streams import (
+    BENCHMARK_SHAPES,
     check_beside,
     check_streams,
     side_by_side,
@@ -51,9 +52,6 @@ from kernels.operation import (
     refuse_second_derivative,
     route,
 )
-
-BENCHMARK_SHAPES = ((32768, 4, 1280), (8192, 4, 2560), (8192, 4, 4096), (4096, 4, 7168))
-"""(M, n, C) that the benchmark times and the compile check covers."""
 
 
 def mhc_post_reference(x: Tensor, f: Tensor, post: Tensor, res: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from kernels.language import cdiv, jit, next_power_of_2, tl
 from kernels.mhc_streams import (
+    BENCHMARK_SHAPES,
     check_beside,
     check_streams,
     side_by_side,
@@ -45,9 +46,6 @@ from kernels.operation import (
     refuse_second_derivative,
     route,
 )
-
-BENCHMARK_SHAPES = ((32768, 4, 1280), (8192, 4, 2560), (8192, 4, 4096), (4096, 4, 7168))
-"""(M, n, C) that the benchmark times and the compile check covers."""
 
 
 def mhc_pre_reference(x: Tensor, pre: Tensor) -> Tensor:

@@ -44,7 +44,13 @@ import torch
 from torch import Tensor
 
 from kernels.language import cdiv, jit, next_power_of_2, tl
-from kernels.mhc_streams import check_beside, check_streams, side_by_side, stream_spec
+from kernels.mhc_streams import (
+    BENCHMARK_SHAPES,
+    check_beside,
+    check_streams,
+    side_by_side,
+    stream_spec,
+)
 from kernels.operation import (
     KERNEL_DTYPES,
     Cost,
@@ -53,9 +59,6 @@ from kernels.operation import (
     refuse_second_derivative,
     route,
 )
-
-BENCHMARK_SHAPES = ((32768, 4, 1280), (8192, 4, 2560), (8192, 4, 4096), (4096, 4, 7168))
-"""(M, n, C) that the benchmark times and the compile check covers."""
 
 
 def mhc_project_reference(x: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,9 @@ from kernels.operation import (
 MAX_STREAMS = 8
 """The most streams: a program holds a piece of each in registers."""
 
+BENCHMARK_SHAPES = ((32768, 4, 1280), (8192, 4, 2560), (8192, 4, 4096), (4096, 4, 7168))
+"""(M, n, C) that the benchmark times and the compile check covers."""
+
 
 def side_by_side(x: Tensor) -> Tensor:
     """x with the elements of its last axis side by side, copied only if they lie

@@ -2,38 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from labsupport.nn import GPTConfig
-from labsupport.settings import Scale, Settings
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Model, data and recipe of one training run.
-
-    Attributes:
-        config: the model's shape.
-        steps: how many updates.
-        batch_size: B, sequences a step.
-        length: T, tokens a sequence.
-        lr: the highest learning rate.
-    """
-
-    config: GPTConfig
-    steps: int
-    batch_size: int
-    length: int
-    lr: float
-
-    def __str__(self) -> str:
-        model = self.config
-        return (
-            f"{model.n_layers} layers, width {model.d_model}, {model.n_heads} heads; "
-            f"{self.steps} steps of {self.batch_size} x {self.length} bytes; "
-            f"learning rate up to {self.lr}"
-        )
-
+from labsupport.settings import Scale
+from labsupport.train import Plan
 
 PLANS: dict[Scale, Plan] = {
     "ci": Plan(
@@ -58,7 +29,3 @@ PLANS: dict[Scale, Plan] = {
         lr=1e-3,
     ),
 }
-
-
-def plan_at(settings: Settings) -> Plan:
-    return PLANS[settings.scale]

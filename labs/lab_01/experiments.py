@@ -12,12 +12,12 @@ from torch import Tensor
 
 from labs.lab_01.arms import ARMS, residual_of
 from labs.lab_01.gains import composite_gains, trained_maps
-from labs.lab_01.plan import PLANS, Plan
+from labs.lab_01.plan import PLANS
 from labsupport.claims.record import Experiment
 from labsupport.nn import GPT
 from labsupport.settings import Scale, choose_settings
 from labsupport.tasks.corpus import Corpus
-from labsupport.train import Run, train
+from labsupport.train import Plan, Run, train
 
 STREAMS = {
     "float32": None,

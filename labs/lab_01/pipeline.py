@@ -5,7 +5,7 @@ Shape suffixes: B sequences, T tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,14 +35,19 @@ class Step:
 
 
 class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
-    """Counts what autograd saves inside a `with`; a storage counts once."""
+    """Counts what autograd saves inside a `with`; a storage counts once.
 
-    def __init__(self) -> None:
+    Parameters do not count: they are there anyway.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.storages: dict[int, int] = {}
+        there = {p.untyped_storage().data_ptr() for p in parameters}
 
         def pack(x: Tensor) -> Tensor:
             storage = x.untyped_storage()
-            self.storages[storage.data_ptr()] = storage.nbytes()
+            if storage.data_ptr() not in there:
+                self.storages[storage.data_ptr()] = storage.nbytes()
             return x
 
         super().__init__(pack, lambda x: x)
@@ -53,7 +58,7 @@ class SavedBytes(torch.autograd.graph.saved_tensors_hooks):
 
 
 def run_blocks(
-    blocks: Sequence[nn.Module], stream: Tensor, recompute: bool
+    blocks: nn.ModuleList, stream: Tensor, recompute: bool
 ) -> tuple[Tensor, int]:
     """The stream after some blocks, and the bytes that autograd has saved.
 
@@ -67,14 +72,15 @@ def run_blocks(
             stream = block(stream)
         return stream
 
-    saved = SavedBytes()
+    saved = SavedBytes(blocks.parameters())
     with saved:
         if recompute:
-            out: Tensor = checkpoint(all_of_them, stream, use_reentrant=False)
+            # The reentrant kind hands its input to autograd, where it is counted;
+            # the other one hides it in a closure.
+            out: Tensor = checkpoint(all_of_them, stream, use_reentrant=True)
         else:
             out = all_of_them(stream)
-    kept = stream.numel() * stream.element_size() if recompute else saved.total
-    return out, kept
+    return out, saved.total
 
 
 def pipeline_step(
@@ -98,7 +104,7 @@ def pipeline_step(
     half = config.n_layers // 2
     expand = model.blocks[0].attention_residual.expand
     if dist.get_rank() == 0:
-        mine: Sequence[nn.Module] = list(model.blocks[:half])
+        mine = model.blocks[:half]
         out, saved = run_blocks(
             mine, expand(model.embedding(tokens_BT)), recompute
         )
@@ -108,7 +114,7 @@ def pipeline_step(
         out.backward(gradient)
         loss = None
     else:
-        mine = list(model.blocks[half:])
+        mine = model.blocks[half:]
         stream = torch.empty_like(expand(model.embedding(tokens_BT))).detach()
         dist.recv(stream, 0)
         stream.requires_grad_()

@@ -26,9 +26,8 @@ def bench() -> dict[str, dict[str, str]]:
         "passed" or, were it ever so, "false alarm".
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # on so little work a second one only gets in the way
+    # On so little work a second thread only gets in the way.
+    torch.set_num_threads(1)
     try:
         rows = {
             CORRECT: _row(ManifoldHyperConnection, "false alarm", "passed")

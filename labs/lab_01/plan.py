@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from labsupport.nn import GPTConfig
 from labsupport.settings import Scale
+from labsupport.train import Plan
 
 LANES = 4
 """n, as in the paper."""
 
-
-@dataclass(frozen=True)
-class Plan:
-    """A deep, narrow GPT: depth is what makes gains multiply.
-
-    Attributes:
-        config: the model's shape; it has 2 n_layers branches.
-        steps: updates.
-        batch_size: B, sequences a step.
-        length: T, tokens a sequence.
-        lr: the highest learning rate, where it is not varied.
-    """
-
-    config: GPTConfig
-    steps: int
-    batch_size: int
-    length: int
-    lr: float
-
-    def __str__(self) -> str:
-        model = self.config
-        return (
-            f"{2 * model.n_layers} branches, width {model.d_model}; {self.steps} "
-            f"steps of {self.batch_size} x {self.length} bytes; learning rate up to "
-            f"{self.lr:g}"
-        )
-
-
+# Deep and narrow: depth is what makes gains multiply. There are 2 n_layers branches.
 PLANS: dict[Scale, Plan] = {
     "ci": Plan(
         GPTConfig(d_model=16, n_layers=3, n_heads=2, max_len=16),

@@ -48,7 +48,7 @@ import plotly.graph_objects as go
 import torch
 
 from labs.lab_00.opening_explorer import opening_explorer
-from labs.lab_00.plan import plan_at
+from labs.lab_00.plan import PLANS
 from labs.lab_00.self_test import SELF_TEST
 from labsupport import Lab
 from labsupport.claims import load_claims
@@ -288,7 +288,7 @@ print(f"{len(corpus.validation):,} bytes to validate on")
 print(decode(encode("def f(x): return x")))
 
 # %% id="plan" tags=["nbval-ignore-output"]
-plan = plan_at(lab.settings)
+plan = PLANS[lab.settings.scale]
 print(plan)
 torch.manual_seed(seed)
 model = GPT(plan.config).to(lab.settings.device)

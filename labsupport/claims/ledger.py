@@ -15,7 +15,10 @@ NOT_YET = "not measured yet"
 
 
 def verdict_of(rule: Rule | None, folder: Path = MEASUREMENTS) -> str:
-    """The verdict a rule gives on the committed record, in a few words."""
+    """The verdict a rule gives on the committed record, and what it rests on.
+
+    In brackets stands the 95 % confidence interval of the effect over seeds.
+    """
     if rule is None:
         return NOT_YET
     lab, name = rule.experiment.split("/")
@@ -24,9 +27,13 @@ def verdict_of(rule: Rule | None, folder: Path = MEASUREMENTS) -> str:
     except LabError:
         return NOT_YET
     found = judge(rule, content["rows"])
-    if found.verdict == "inconclusive":
-        return f"inconclusive (could have seen {found.detectable:.2g})"
-    return found.verdict
+    verdict: str = found.verdict
+    if verdict == "inconclusive":
+        verdict += f", could have seen {found.detectable:.2g}"
+    return (
+        f"{verdict} ({rule.metric}, {rule.effect} {found.mean:.2g} "
+        f"[{found.low:.2g}, {found.high:.2g}], {found.seeds} seeds)"
+    )
 
 
 def ledger(

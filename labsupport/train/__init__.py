@@ -1,9 +1,9 @@
 """The training loop of the labs.
 
-`recipe` says how the weights move, `loop` does one step after the other,
-`run` holds what came of it, `live` shows it, `checkpoint` keeps it on disk
-(`keeper`: as long as the disk allows), `interrupt` stops it, and `session` puts
-these together as `train`.
+`plan` says what is trained, `recipe` how the weights move, `loop` does one step
+after the other, `run` holds what came of it, `live` shows it, `checkpoint` keeps
+it on disk (`keeper`: as long as the disk allows), `interrupt` stops it, and
+`session` puts these together as `train`.
 """
 
 from labsupport.train.checkpoint import (
@@ -12,12 +12,14 @@ from labsupport.train.checkpoint import (
     save_checkpoint,
 )
 from labsupport.train.loop import StepResult, mean_loss, training_steps
+from labsupport.train.plan import Plan
 from labsupport.train.recipe import Recipe, make_optimizer
 from labsupport.train.run import Band, Run
 from labsupport.train.session import train
 
 __all__ = [
     "Band",
+    "Plan",
     "Recipe",
     "Run",
     "StepResult",

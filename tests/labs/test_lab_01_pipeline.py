@@ -37,7 +37,7 @@ def test_two_ranks_are_one_process(recompute: bool) -> None:
 def test_recomputing_keeps_the_first_stream_only() -> None:
     model = GPT(CONFIG, residual=residual_of("mhc"))
     stream = model.blocks[0].attention_residual.expand(model.embedding(TOKENS))
-    _, kept = run_blocks(list(model.blocks), stream, recompute=False)
-    _, first = run_blocks(list(model.blocks), stream, recompute=True)
+    _, kept = run_blocks(model.blocks, stream, recompute=False)
+    _, first = run_blocks(model.blocks, stream, recompute=True)
     assert first == stream.numel() * 4
     assert kept > 10 * first

@@ -1,39 +1,10 @@
-"""The processes primer: stub, solution and every known wrong answer."""
+"""The processes primer: what is special about its exercises' checks."""
 
 import pytest
 import torch
 
 from labs.lab_processes.exercises import EXERCISES
 from labsupport.exercise import run_checks
-
-CASES = [(exercise, wrong) for exercise in EXERCISES for wrong in exercise.wrong]
-
-
-def stub(*arguments):
-    raise NotImplementedError
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
-def test_stub_and_solution(exercise):
-    assert run_checks(exercise, stub).state == "unsolved"
-    verdict = run_checks(exercise, exercise.ours)
-    assert verdict.passed, verdict.message
-
-
-@pytest.mark.parametrize(
-    ("exercise", "wrong"), CASES, ids=[f"{e.id}-{w.name}" for e, w in CASES]
-)
-def test_a_known_mistake_is_named(exercise, wrong):
-    verdict = run_checks(exercise, wrong.function)
-    assert verdict.state == "failed"
-    assert verdict.wrong == wrong.name, verdict.message
-    assert wrong.cause in verdict.message
-    assert f"open hint {wrong.hint} of {len(exercise.hints)}" in verdict.message
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
-def test_every_exercise_knows_at_least_three_mistakes(exercise):
-    assert len(exercise.wrong) >= 3
 
 
 def of(number):
