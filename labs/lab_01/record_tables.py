@@ -114,7 +114,8 @@ def loss_view(yours: dict[str, float] | None = None) -> View:
         title={
             "text": f"Five seeds, lowest to highest; {caption('gain')}",
             "font": {"size": 11},
-        }
+        },
+        margin={"t": 92},  # the legend may need two lines
     )
     spread = "; ".join(
         f"{NAMES[arm]} {table[NAMES[arm]][rates.index(1e-2)]:.3f}"
