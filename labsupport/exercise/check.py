@@ -51,6 +51,8 @@ class Verdict:
 
 def show_values(value: Any) -> str:
     """A tensor in one line, short enough for a message."""
+    if isinstance(value, tuple) and all(isinstance(x, torch.Tensor) for x in value):
+        return "; ".join(map(show_values, value))
     if not isinstance(value, torch.Tensor):
         text = repr(value)
         return text if len(text) <= 80 else text[:77] + "..."
@@ -70,9 +72,21 @@ def expect_tensor(value: Any, shape: Sequence[int], dtype: torch.dtype) -> None:
 
 
 def expect_close(
-    value: Any, wanted: torch.Tensor, asked: str, tolerance: float = 1e-5
+    value: Any,
+    wanted: torch.Tensor | tuple[torch.Tensor, ...],
+    asked: str,
+    tolerance: float = 1e-5,
 ) -> None:
-    """Fail unless `value` equals `wanted` to a relative and absolute tolerance."""
+    """Fail unless `value` equals `wanted` to a relative and absolute tolerance.
+
+    A tuple of tensors is compared part by part.
+    """
+    if isinstance(wanted, tuple):
+        if not isinstance(value, tuple) or len(value) != len(wanted):
+            raise CheckFailed(f"{asked}, {len(wanted)} tensors", show_values(value))
+        for number, (mine, right) in enumerate(zip(value, wanted, strict=True), 1):
+            expect_close(mine, right, f"{asked}, result {number}", tolerance)
+        return
     if not isinstance(value, torch.Tensor):
         raise CheckFailed(f"{asked}, a tensor", show_values(value))
     same = value.shape == wanted.shape and torch.allclose(
@@ -219,11 +233,16 @@ def _gradients(
         if "in-place" not in str(error):
             raise
         raise CheckFailed("inputs left as they are", "one changed in place") from None
-    if not output.requires_grad:
+    several = output if isinstance(output, tuple) else (output,)
+    smooth = [part for part in several if part.requires_grad]
+    if not smooth:
         raise CheckFailed("an output that depends on its inputs", "no gradient at all")
     generator = torch.Generator().manual_seed(7)
-    cotangent = torch.randn(output.shape, generator=generator, dtype=torch.float32)
-    output.backward(cotangent.to(output))
+    cotangents = [
+        torch.randn(part.shape, generator=generator, dtype=torch.float32).to(part)
+        for part in smooth
+    ]
+    torch.autograd.backward(smooth, cotangents)
     return [
         torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
         for leaf in leaves
@@ -247,6 +266,8 @@ def _alike(mine: Any, theirs: Any) -> bool:
             return False
         a, b = mine.detach().double(), theirs.detach().double()
         return torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
+    if isinstance(mine, tuple) and isinstance(theirs, tuple):
+        return len(mine) == len(theirs) and all(map(_alike, mine, theirs))
     return type(mine) is type(theirs) and bool(mine == theirs)
 
 

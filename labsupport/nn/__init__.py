@@ -15,16 +15,22 @@ from labsupport.nn.hyper_connections import (
     HyperConnection,
     ManifoldHyperConnection,
 )
+from labsupport.nn.moe import MixtureOfExperts, Routing
+from labsupport.nn.moe_balance import AuxiliaryLoss, LoadBalancer
 
 __all__ = [
     "GPT",
+    "AuxiliaryLoss",
     "CausalSelfAttention",
     "GPTConfig",
     "HyperConnection",
+    "LoadBalancer",
     "ManifoldHyperConnection",
+    "MixtureOfExperts",
     "RMSNorm",
     "Residual",
     "RotaryEmbedding",
+    "Routing",
     "SwiGLU",
     "norm_from",
     "sample",

@@ -42,6 +42,7 @@ def train(
     eval_fn: Callable[[Any], float] | None = None,
     eval_every: int | None = None,
     measure: Callable[[Any], dict[str, float]] | None = None,
+    prepare: Callable[[torch.optim.Optimizer], object] | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
     title: str = "Training",
@@ -71,6 +72,9 @@ def train(
             last step is always validated.
         measure: further columns of the table, taken after every step; it
             should use no random numbers.
+        prepare: gets the optimizer before the first step, to hang hooks on it:
+            `LoadBalancer.attach`, say. Its hooks are gone when the run ends, as the
+            optimizer is.
         checkpoint: a name (in my_labs/checkpoints) or a path. Written at every
             validation and at the end. A disk that is full or read-only is
             reported once, and training goes on without it.
@@ -98,6 +102,8 @@ def train(
         model.to(settings.device)
         seed_everything(settings.seed)
     optimizer = make_optimizer(model, recipe)
+    if prepare is not None:
+        prepare(optimizer)
     run = Run(model, title, steps, band)
     if resume and file is not None and file.exists():
         restore(run, file, optimizer, recipe)
