@@ -46,7 +46,7 @@ GPT_PLANS: dict[Scale, Plan] = {
     ),
     "cpu": Plan(
         GPTConfig(d_model=48, n_layers=3, n_heads=4, d_ff=144, max_len=64),
-        steps=1200,
+        steps=600,
         batch_size=16,
         length=64,
         lr=6e-3,
