@@ -168,7 +168,7 @@ class MixtureOfExperts(nn.Module):
         """
         if (expert_R.diff() < 0).any():
             raise LabError("run_experts: rows have to be sorted by their expert.")
-        count_E = count_of(expert_R, self.experts)
+        count_E = count_of(expert_R, len(self.down_EHD))
         first_E1 = F.pad(count_E.cumsum(0), (1, 0)).int()
         float64 = rows_RD.dtype == torch.float64
         gemm = grouped_gemm_reference if float64 else grouped_gemm
