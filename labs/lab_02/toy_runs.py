@@ -64,6 +64,7 @@ def train_toy(
     coefficient: float = 0.0,
     skew: float = 0.0,
     rule: str = "sign",
+    steps: int | None = None,
     parts: dict[str, Any] | None = None,
     keep: Callable[[int], bool] = lambda step: False,
     watch: Callable[[int, Tensor, Tensor], None] | None = None,
@@ -78,6 +79,7 @@ def train_toy(
         skew: how uneven the domains' frequencies are.
         rule: of the loss-free arm: "sign", "proportional", "multiplicative" or
             "quantile".
+        steps: how many; None for the plan's.
         parts: arguments of `MixtureOfExperts`; "update" is a reader's own rule.
         keep: of which steps loads and biases are kept.
         watch: gets the step, load_E and bias_E after every step.
@@ -105,7 +107,8 @@ def train_toy(
         raise LabError(
             f"rule={rule!r}: choose one of {', '.join(RULES)}, quantile."
         )
-    watched = Watched(Run(model, title, plan.steps), task)
+    steps = steps or plan.steps
+    watched = Watched(Run(model, title, steps), task)
 
     def measure(_: Any) -> dict[str, float]:
         assert balancer.load_LE is not None
@@ -127,7 +130,7 @@ def train_toy(
     watched.run = train(
         model,
         batch,
-        steps=plan.steps,
+        steps=steps,
         lr=plan.lr,
         warmup=0.02,
         settings=settings,
