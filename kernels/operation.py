@@ -253,8 +253,9 @@ def check_beside(
             f"{operation}: {name} must be {needed}; got {dtype_name(value)}."
         )
     if value.device != x.device:
+        owner = f"{x_name}'" if x_name.endswith("s") else f"{x_name}'s"
         raise KernelInputError(
-            f"{operation}: {name} must be on {x_name}'s device, {x.device}; got "
+            f"{operation}: {name} must be on {owner} device, {x.device}; got "
             f"{value.device}."
         )
 
