@@ -66,8 +66,7 @@ def moe_combine_reference(z: Tensor, weight: Tensor, row: Tensor) -> Tensor:
     """
     z_TKD = z.index_select(0, row.flatten()).unflatten(0, row.shape)
     z_TKD = z_TKD.to(accumulator(z.dtype))
-    y_TD = torch.einsum("tk,tkd->td", weight.to(z_TKD.dtype), z_TKD)
-    return y_TD.to(z.dtype)
+    return (weight[..., None].to(z_TKD.dtype) * z_TKD).sum(1).to(z.dtype)
 
 
 @jit
