@@ -35,6 +35,8 @@ from kernels.bench_check import (
     cotangents,
     dtype_name,
     fault,
+    leaves,
+    numbers,
     outputs,
 )
 from kernels.bench_record import fingerprints, origin
@@ -118,10 +120,9 @@ def _rows(
     from kernels.bench_timing import copies_needed, percentiles, rates
 
     device, name = setting.device, dtype_name(dtype)
-    costs = {
-        "forward": bench.cost(*shape, dtype),
-        "backward": bench.backward_cost(*shape, dtype),
-    }
+    costs = {"forward": bench.cost(*shape, dtype)}
+    if bench.backward_cost:
+        costs["backward"] = bench.backward_cost(*shape, dtype)
     generator = torch.Generator(device).manual_seed(0)
     sets = []
     for _ in range(copies_needed(costs["forward"].bytes, setting.cache)):
@@ -186,8 +187,8 @@ def _calls(function: Function, sets: Sequence[Any], direction: str) -> list[Call
     return [
         partial(
             torch.autograd.grad,
-            outputs(function(*arguments)),
-            arguments,
+            numbers(outputs(function(*arguments))),
+            leaves(arguments),
             dys,
             retain_graph=True,
         )

@@ -22,10 +22,14 @@ from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
 from kernels import mhc_project as mhc_project_module
 from kernels import mhc_streams
+from kernels import moe_combine as moe_combine_module
+from kernels import moe_permute as moe_permute_module
+from kernels import moe_router as moe_router_module
 from kernels import rms_norm as rms_norm_module
 from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
 from kernels.bench_liger import liger_sinkhorn
+from kernels.moe_routing import TOP_K
 from kernels.operation import KERNEL_DTYPES, Cost, KernelSpec
 
 EPS = 1e-6
@@ -40,8 +44,10 @@ class Bench:
         name: "softmax".
         kernel: the public function; on a GPU it launches the kernel.
         reference: the oracle, float64-capable.
-        inputs: (*shape, dtype, generator) -> the arguments, all differentiable.
-        cost, backward_cost: (*shape, dtype) -> Cost.
+        inputs: (*shape, dtype, generator) -> the arguments; those that have a
+            gradient require it.
+        cost, backward_cost: (*shape, dtype) -> Cost; no backward_cost where nothing
+            has a gradient.
         shapes: what is timed.
         specs: the operation's configurations.
         eager: PyTorch's own; None if it has none.
@@ -58,7 +64,7 @@ class Bench:
     reference: Function
     inputs: Callable[..., tuple[Tensor, ...]]
     cost: Callable[..., Cost]
-    backward_cost: Callable[..., Cost]
+    backward_cost: Callable[..., Cost] | None
     shapes: Sequence[tuple[int, ...]]
     specs: Sequence[KernelSpec]
     eager: Function | None = None
@@ -111,6 +117,7 @@ def all_benches() -> list[Bench]:
             axes="streams n × matrices of n × n",
         ),
         *_mhc_benches(),
+        *_routing_benches(),
     ]
 
 
@@ -161,6 +168,111 @@ def _mhc_benches() -> list[Bench]:
             **streams,
         ),
     ]
+
+
+def _routing_benches() -> list[Bench]:
+    """To the experts and back: 8 experts a token, half of the groups kept.
+
+    The router stays in float32. Permute has integers only, which no roofline of
+    FLOPs is measured for; its float32 is a name.
+    """
+    return [
+        Bench(
+            name="moe_router",
+            kernel=_routed(moe_router_module.moe_router),
+            reference=_routed(moe_router_module.moe_router_reference),
+            inputs=_scores_apart,
+            cost=lambda T, G, N, dtype: moe_router_module.moe_router_cost(
+                T, G * N, TOP_K, dtype
+            ),
+            backward_cost=lambda T, G, N, dtype: (
+                moe_router_module.moe_router_backward_cost(T, G * N, TOP_K, dtype)
+            ),
+            shapes=moe_router_module.BENCHMARK_SHAPES,
+            specs=moe_router_module.SPECS,
+            dtypes=(torch.float32,),
+            odd=(37, 3, 21),
+            axes="tokens × groups × experts of a group",
+        ),
+        Bench(
+            name="moe_permute",
+            kernel=lambda index, each: moe_permute_module.moe_permute(index, len(each)),
+            reference=lambda index, each: moe_permute_module.moe_permute_reference(
+                index, len(each)
+            ),
+            inputs=_chosen_experts,
+            cost=lambda T, E, dtype: moe_permute_module.moe_permute_cost(T, E, TOP_K),
+            backward_cost=None,
+            shapes=moe_permute_module.BENCHMARK_SHAPES,
+            specs=moe_permute_module.SPECS,
+            dtypes=(torch.float32,),
+            axes="tokens × experts",
+        ),
+        Bench(
+            name="moe_combine",
+            kernel=moe_combine_module.moe_combine,
+            reference=moe_combine_module.moe_combine_reference,
+            inputs=_rows_and_weights,
+            cost=moe_combine_module.moe_combine_cost,
+            backward_cost=moe_combine_module.moe_combine_backward_cost,
+            shapes=moe_combine_module.BENCHMARK_SHAPES,
+            specs=moe_combine_module.SPECS,
+            dtypes=(torch.bfloat16,),
+            odd=(37, 3, 1021),
+            axes="tokens × experts of a token × elements",
+        ),
+    ]
+
+
+def _routed(router: Function) -> Function:
+    """The router on logits_TGN and bias_GN, N experts in each of G groups."""
+
+    def route(logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        G = len(bias)
+        index, weight = router(
+            logits.flatten(1), bias.flatten(), TOP_K, G, max(G // 2, 1)
+        )
+        return index, weight
+
+    return route
+
+
+def _scores_apart(
+    T: int, G: int, N: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Logits and biases of which no two experts of a token have nearly equal scores.
+
+    Among many random ones some differ by less than float32 can tell, and the kernel
+    would be called wrong for what it cannot know. Here a token's sigmoids are E
+    levels, a step of 1 / E apart, in any order. Biases are whole steps, and a part of
+    a step that each expert has for itself; it is random, so that groups, whose scores
+    are sums of two, are no more alike than by chance.
+    """
+    E, device = G * N, generator.device
+    order_TE = torch.rand(T, E, generator=generator, device=device).argsort(1)
+    logits_TE = torch.logit((order_TE + 0.5) / E)
+    whole_E = torch.randint(-3, 4, (E,), generator=generator, device=device)
+    part_E = torch.randperm(E, generator=generator, device=device)
+    part_E = (part_E + 0.5 * torch.rand(E, generator=generator, device=device)) / E
+    bias_E = (whole_E + part_E) / E
+    logits_TGN = logits_TE.to(dtype).view(T, G, N)
+    return logits_TGN.requires_grad_(), bias_E.view(G, N)
+
+
+def _chosen_experts(
+    T: int, E: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """TOP_K different experts for each token, and one number for each expert."""
+    order_TE = torch.rand(T, E, generator=generator, device=generator.device).argsort(1)
+    return order_TE[:, :TOP_K].int().contiguous(), order_TE.new_zeros(E)
+
+
+def _rows_and_weights(
+    T: int, K: int, D: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    row_R = torch.randperm(T * K, generator=generator, device=generator.device)
+    weight_TK = _normal(T, K, torch.float32, generator)
+    return _normal(T * K, D, dtype, generator), weight_TK, row_R.view(T, K).int()
 
 
 def _normal(*size: Any) -> Tensor:

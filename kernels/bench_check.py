@@ -50,11 +50,19 @@ def fault(
     """
     generator = torch.Generator(device).manual_seed(0)
     inputs = bench.inputs(*shape, dtype, generator)
-    exact = tuple(x.detach().double().requires_grad_() for x in inputs)
+    exact = tuple(_exact(x) for x in inputs)
     dys = cotangents(bench, inputs, generator)
     found = _results(function, inputs, dys)
     exact_dys = tuple(dy.double() for dy in dys)
     for name, right in _results(bench.reference, exact, exact_dys).items():
+        if not right.is_floating_point():
+            wrong = int((found[name] != right).sum())
+            if wrong:  # an index is right or wrong, however near
+                return (
+                    f"{name} of shape {shape} in {dtype_name(dtype)} is wrong in "
+                    f"{wrong} of {right.numel()} places."
+                )
+            continue
         # Near zero an element is judged by the size of its neighbours.
         scale = right.abs() + right.square().mean().sqrt()
         error = ((found[name].double() - right).abs() / scale).max().item()
@@ -71,17 +79,37 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _exact(x: Tensor) -> Tensor:
+    """The same numbers in float64; indices as they are."""
+    if not x.is_floating_point():
+        return x
+    return x.detach().double().requires_grad_(x.requires_grad)
+
+
 def outputs(answer: Any) -> tuple[Tensor, ...]:
     """What a function returned, as a tuple."""
     return answer if isinstance(answer, tuple) else (answer,)
 
 
+def numbers(ys: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The outputs that have a gradient: those that are no indices."""
+    return tuple(y for y in ys if y.is_floating_point())
+
+
+def leaves(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The inputs that have a gradient."""
+    return tuple(x for x in inputs if x.requires_grad)
+
+
 def cotangents(
     bench: Bench, inputs: tuple[Tensor, ...], generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """A random gradient for each output; on "meta" the reference tells shapes only."""
+    """A random gradient for each output that has one.
+
+    On "meta" the reference tells shapes only.
+    """
     shapes = [x.detach().to("meta") for x in inputs]
-    like = outputs(bench.reference(*shapes))
+    like = numbers(outputs(bench.reference(*shapes)))
     device = generator.device
     return tuple(
         torch.randn(y.shape, generator=generator, device=device).to(y.dtype)
@@ -92,9 +120,12 @@ def cotangents(
 def _results(
     function: Callable[..., Any], inputs: tuple[Tensor, ...], dys: tuple[Tensor, ...]
 ) -> dict[str, Tensor]:
-    """Every output and the gradient of every input, by name."""
+    """Every output and the gradient of every input that has one, by name."""
     ys = outputs(function(*inputs))
-    grads = torch.autograd.grad(ys, inputs, dys)
     named = {"y" if len(ys) == 1 else f"output {i}": y for i, y in enumerate(ys)}
-    named |= {f"the gradient of input {i}": grad for i, grad in enumerate(grads)}
+    if dys:
+        places = [i for i, x in enumerate(inputs) if x.requires_grad]
+        grads = torch.autograd.grad(numbers(ys), leaves(inputs), dys)
+        for i, grad in zip(places, grads, strict=True):
+            named[f"the gradient of input {i}"] = grad
     return {name: value.detach() for name, value in named.items()}

@@ -39,9 +39,7 @@ from torch import Tensor
 from kernels.language import cdiv, jit, next_power_of_2, tl
 from kernels.mhc_streams import (
     BENCHMARK_SHAPES,
-    check_beside,
     check_streams,
-    side_by_side,
     stream_launch,
     stream_spec,
 )
@@ -49,8 +47,10 @@ from kernels.operation import (
     KERNEL_DTYPES,
     Cost,
     accumulator,
+    check_beside,
     refuse_second_derivative,
     route,
+    side_by_side,
 )
 
 

@@ -46,9 +46,7 @@ from torch import Tensor
 from kernels.language import cdiv, jit, next_power_of_2, tl
 from kernels.mhc_streams import (
     BENCHMARK_SHAPES,
-    check_beside,
     check_streams,
-    side_by_side,
     stream_spec,
 )
 from kernels.operation import (
@@ -56,8 +54,10 @@ from kernels.operation import (
     Cost,
     accumulator,
     as_rows,
+    check_beside,
     refuse_second_derivative,
     route,
+    side_by_side,
 )
 
 

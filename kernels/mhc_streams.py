@@ -18,11 +18,10 @@ import torch
 from torch import Tensor
 
 from kernels.operation import (
-    TRITON_TYPES,
     KernelInputError,
     KernelSpec,
     check_kernel_tensor,
-    dtype_name,
+    launch_spec,
 )
 
 MAX_STREAMS = 8
@@ -30,12 +29,6 @@ MAX_STREAMS = 8
 
 BENCHMARK_SHAPES = ((32768, 4, 1280), (8192, 4, 2560), (8192, 4, 4096), (4096, 4, 7168))
 """(M, n, C) that the benchmark times and the compile check covers."""
-
-
-def side_by_side(x: Tensor) -> Tensor:
-    """x with the elements of its last axis side by side, copied only if they lie
-    apart. The distances between rows are arguments of the kernels."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def stream_launch(n: int) -> dict[str, Any]:
@@ -58,27 +51,8 @@ def stream_launch(n: int) -> dict[str, Any]:
 def stream_spec(
     kernel: Any, dtype: torch.dtype, launch: dict[str, Any], /, **types: str
 ) -> KernelSpec:
-    """The spec of a kernel on streams of one dtype.
-
-    Args:
-        kernel: what `@jit` made.
-        dtype: of the streams.
-        launch: n, block sizes, num_warps and num_stages, as it is launched.
-        types: the arguments' Triton types in the kernel's order; "*" stands for
-            a pointer to `dtype`.
-    """
-    constexprs = dict(launch)
-    num_warps, num_stages = constexprs.pop("num_warps"), constexprs.pop("num_stages")
-    element = TRITON_TYPES[dtype]
-    return KernelSpec(
-        name=kernel.__name__,
-        kernel=kernel,
-        signature={k: f"*{element}" if v == "*" else v for k, v in types.items()},
-        constexprs=constexprs,
-        num_warps=num_warps,
-        num_stages=num_stages,
-        label=f"{kernel.__name__} {element} n={launch['n']}",
-    )
+    """The spec of a kernel on n streams of one dtype, launched with `**launch`."""
+    return launch_spec(kernel, dtype, launch, f"n={launch['n']}", **types)
 
 
 def check_streams(operation: str, x: Tensor) -> None:
@@ -103,49 +77,4 @@ def check_streams(operation: str, x: Tensor) -> None:
         raise KernelInputError(
             f"{operation}: a stream must have at least one element, the last axis of "
             f"x; got shape {tuple(x.shape)}."
-        )
-
-
-def check_beside(
-    operation: str,
-    x: Tensor,
-    name: str,
-    value: Tensor,
-    shape: tuple[int, ...],
-    axes: str,
-    dtype: torch.dtype = torch.float32,
-) -> None:
-    """Refuse an input that does not fit the streams.
-
-    Args:
-        operation: the public function's name.
-        x: the streams, checked already.
-        name: what the function calls the input.
-        value: the input.
-        shape: what x asks of it.
-        axes: the same in letters, such as "(n, M)".
-        dtype: what it must be: float32 for coefficients, x's for streams.
-
-    Raises:
-        KernelInputError: value is no tensor, or its shape, dtype or device is
-            another.
-    """
-    if not isinstance(value, Tensor):
-        raise KernelInputError(
-            f"{operation}: {name} must be a torch.Tensor; got {type(value).__name__}."
-        )
-    if value.shape != shape:
-        raise KernelInputError(
-            f"{operation}: {name} must have shape {axes} = {shape} for x of shape "
-            f"{tuple(x.shape)}; got {tuple(value.shape)}."
-        )
-    if value.dtype != dtype:
-        needed = str(dtype).removeprefix("torch.")
-        raise KernelInputError(
-            f"{operation}: {name} must be {needed}; got {dtype_name(value)}."
-        )
-    if value.device != x.device:
-        raise KernelInputError(
-            f"{operation}: {name} must be on x's device, {x.device}; got "
-            f"{value.device}."
         )

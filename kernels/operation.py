@@ -24,8 +24,9 @@ TRITON_TYPES = {
     torch.float32: "fp32",
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
+    torch.int32: "i32",
 }
-"""Triton's names for these dtypes, as they stand in a `KernelSpec`."""
+"""Triton's names for these dtypes and for indices', as they stand in a `KernelSpec`."""
 
 
 class KernelInputError(ValueError):
@@ -132,6 +133,12 @@ def as_rows(x: Tensor) -> Tensor:
     return x_RN if x_RN.stride(-1) == 1 else x_RN.contiguous()
 
 
+def side_by_side(x: Tensor) -> Tensor:
+    """x with the elements of its last axis side by side, copied only if they lie
+    apart. The distances between rows are arguments of the kernels."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
 def row_launch(N: int) -> dict[str, Any]:
     """How a kernel is launched whose programs hold a whole row of N each.
 
@@ -144,42 +151,112 @@ def row_launch(N: int) -> dict[str, Any]:
     return {"BLOCK": BLOCK, "num_warps": num_warps, "num_stages": 1}
 
 
-def row_spec(kernel: Any, N: int, dtype: torch.dtype, /, **types: str) -> KernelSpec:
-    """The spec of a kernel that `row_launch` launches on rows of N.
+def launch_spec(
+    kernel: Any, dtype: torch.dtype, launch: dict[str, Any], size: str, /, **types: str
+) -> KernelSpec:
+    """The spec of a kernel that is launched with `**launch`.
 
     Args:
         kernel: what `@jit` made.
-        N: elements of a row.
         dtype: of the tensors.
+        launch: the constexprs, num_warps and num_stages.
+        size: what tells its label from those of its other configurations, "N=1024".
         types: the arguments' Triton types in the kernel's order; "*" stands for
             a pointer to `dtype`.
     """
-    options = row_launch(N)
+    constexprs = dict(launch)
+    num_warps, num_stages = constexprs.pop("num_warps"), constexprs.pop("num_stages")
     element = TRITON_TYPES[dtype]
     return KernelSpec(
         name=kernel.__name__,
         kernel=kernel,
         signature={k: f"*{element}" if v == "*" else v for k, v in types.items()},
-        constexprs={"BLOCK": options.pop("BLOCK")},
-        **options,
-        label=f"{kernel.__name__} {element} N={N}",
+        constexprs=constexprs,
+        num_warps=num_warps,
+        num_stages=num_stages,
+        label=f"{kernel.__name__} {element} {size}",
     )
 
 
-def check_kernel_tensor(operation: str, x: Tensor) -> None:
+def row_spec(kernel: Any, N: int, dtype: torch.dtype, /, **types: str) -> KernelSpec:
+    """The spec of a kernel that `row_launch` launches on rows of N."""
+    return launch_spec(kernel, dtype, row_launch(N), f"N={N}", **types)
+
+
+def check_kernel_tensor(operation: str, x: Tensor, name: str = "x") -> None:
     """Refuse an x that is no tensor of a dtype that the kernels know.
+
+    Args:
+        operation: the public function's name.
+        x: the input.
+        name: what the function calls it.
+
+    Raises:
+        KernelInputError: it is not.
+    """
+    check_is_tensor(operation, x, name)
+    if x.dtype not in KERNEL_DTYPES:
+        raise KernelInputError(
+            f"{operation}: {name} must be float32, float16 or bfloat16; got "
+            f"{dtype_name(x)} ({operation}_reference takes float64 too)."
+        )
+
+
+def check_is_tensor(operation: str, x: object, name: str) -> None:
+    """Refuse an x that is no tensor.
 
     Raises:
         KernelInputError: it is not.
     """
     if not isinstance(x, Tensor):
         raise KernelInputError(
-            f"{operation}: x must be a torch.Tensor; got {type(x).__name__}."
+            f"{operation}: {name} must be a torch.Tensor; got {type(x).__name__}."
         )
-    if x.dtype not in KERNEL_DTYPES:
+
+
+def check_beside(
+    operation: str,
+    x: Tensor,
+    name: str,
+    value: Tensor,
+    shape: tuple[int, ...],
+    axes: str,
+    dtype: torch.dtype = torch.float32,
+    x_name: str = "x",
+) -> None:
+    """Refuse an input that does not fit the operation's first.
+
+    Args:
+        operation: the public function's name.
+        x: the first input, checked already.
+        name: what the function calls the other input.
+        value: the other input.
+        shape: what x asks of it.
+        axes: the same in letters, such as "(n, M)".
+        dtype: what it must be: float32 for coefficients, int32 for indices, x's for
+            what is of x's kind.
+        x_name: what the function calls x.
+
+    Raises:
+        KernelInputError: value is no tensor, or its shape, dtype or device is
+            another.
+    """
+    check_is_tensor(operation, value, name)
+    if value.shape != shape:
         raise KernelInputError(
-            f"{operation}: x must be float32, float16 or bfloat16; got "
-            f"{dtype_name(x)} ({operation}_reference takes float64 too)."
+            f"{operation}: {name} must have shape {axes} = {shape} for {x_name} of "
+            f"shape {tuple(x.shape)}; got {tuple(value.shape)}."
+        )
+    if value.dtype != dtype:
+        needed = str(dtype).removeprefix("torch.")
+        raise KernelInputError(
+            f"{operation}: {name} must be {needed}; got {dtype_name(value)}."
+        )
+    if value.device != x.device:
+        owner = f"{x_name}'" if x_name.endswith("s") else f"{x_name}'s"
+        raise KernelInputError(
+            f"{operation}: {name} must be on {owner} device, {x.device}; got "
+            f"{value.device}."
         )
 
 

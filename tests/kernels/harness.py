@@ -231,7 +231,7 @@ def check_reference_gradients(operation: Operation) -> None:
     torch.autograd.gradcheck(operation.reference, tuple(inputs))
 
 
-def check_bad_calls(operation: Operation) -> None:
+def check_bad_calls(operation: Any) -> None:
     """Every bad call is refused with its sentence, whatever the route."""
     for bad in operation.bad_calls:
         with pytest.raises(bad.error) as refused:
@@ -302,6 +302,16 @@ def needs_a_kernel(test: Any) -> Any:
     return pytest.mark.skipif(not kernels.INTERPRETED, reason="needs Triton")(test)
 
 
+def give_cases(metafunc: pytest.Metafunc, operation: Any) -> None:
+    """Parametrize one test of a harness by what its operation is tested on."""
+    if metafunc.function.__name__ == "test_values":
+        metafunc.parametrize("case", operation.value_cases, ids=str)
+    elif metafunc.function.__name__ == "test_gradients":
+        metafunc.parametrize("case", operation.gradient_cases, ids=str)
+    elif "dtype" in metafunc.fixturenames:
+        metafunc.parametrize("dtype", operation.dtypes, ids=TRITON_TYPES.get)
+
+
 @needs_a_kernel
 class KernelTests:
     """Inherit and set `operation`."""
@@ -310,13 +320,7 @@ class KernelTests:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Give each test the cases or dtypes of its operation."""
-        if metafunc.function.__name__ == "test_values":
-            metafunc.parametrize("case", self.operation.value_cases, ids=str)
-        elif metafunc.function.__name__ == "test_gradients":
-            metafunc.parametrize("case", self.operation.gradient_cases, ids=str)
-        elif "dtype" in metafunc.fixturenames:
-            names = TRITON_TYPES.get
-            metafunc.parametrize("dtype", self.operation.dtypes, ids=names)
+        give_cases(metafunc, self.operation)
 
     def test_values(self, case: Case) -> None:
         check_values(self.operation, case)

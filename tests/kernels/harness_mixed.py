@@ -1,9 +1,10 @@
 """The harness for operations whose inputs and outputs are not all of one kind.
 
 `harness.py` knows one output, and inputs that all have its dtype. Here an input
-may stay float32 while the others are halves (coefficients beside streams), each
-has its own shape, and the function may return several tensors. The tests are the
-same: values, gradients, bad input, SPECS; what each is for stands in `harness.py`.
+may stay float32 while the others are halves (coefficients beside streams), or be
+indices, which keep their dtype and have no gradient; each has its own shape, and the
+function may return several tensors, indices too. The tests are the same: values,
+gradients, bad input, SPECS; what each is for stands in `harness.py`.
 
 Sums of products cancel, so what float32 arithmetic leaves is judged by the size of
 the terms: the reference's own answer when every input is made positive.
@@ -20,9 +21,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels.operation import KERNEL_DTYPES, TRITON_TYPES, KernelInputError
+from kernels.operation import KERNEL_DTYPES, KernelInputError
 from tests.kernels.cases import Case
-from tests.kernels.guarded_memory import GuardedMemory
+from tests.kernels.guarded_memory import GuardedMemory, unwritten
 from tests.kernels.harness import (
     ARITHMETIC,
     DEVICE,
@@ -31,14 +32,21 @@ from tests.kernels.harness import (
     Recorder,
     assert_close,
     check_bad_calls,
+    first,
+    give_cases,
     needs_a_kernel,
 )
-from tests.kernels.stream_cases import GRADIENT_CASES, SMALL, VALUE_CASES
 
 Tensors = Sequence[Tensor]
+Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+def _two_tokens(shape: Shape) -> Shape:
+    """No configuration depends on the first axis."""
+    return 2, *shape[1:]
+
+
+@dataclass(frozen=True, kw_only=True)
 class MixedOperation:
     """What the tests need to know of an operation.
 
@@ -47,24 +55,52 @@ class MixedOperation:
         function: (*inputs, interpret=...) -> a tensor or several.
         reference: (*inputs) -> the same in plain PyTorch. Making its inputs
             positive must make every term positive: sums of products do.
-        inputs: (case.shape, generator) -> float64 tensors on the CPU; the first is
-            the one that a case scales.
+        inputs: (case.shape, generator) -> float64 tensors on the CPU, or int32 ones;
+            the first is the one that a case scales.
+        value_cases, gradient_cases: the inputs on which it is tested.
+        small: a case's shape, for what needs no more than a few numbers.
         coefficients: which inputs stay float32 whatever the case's dtype.
+        fixed: which inputs have no gradient although they are no indices.
         bad_calls: what it refuses.
         product_error: dtype -> what a product may be off by, relative to itself.
+        cancelled: what may be left of terms of size 1 that cancel, where the
+            reference is no sum of products.
+        dtypes: of the inputs that are neither coefficients nor indices.
+        benchmark_shape: an entry of BENCHMARK_SHAPES -> a case's shape for which the
+            same is launched.
     """
 
     module: ModuleType
     function: Callable[..., Tensor | tuple[Tensor, ...]]
     reference: Callable[..., Tensor | tuple[Tensor, ...]]
-    inputs: Callable[[tuple[int, ...], torch.Generator], Tensors]
+    inputs: Callable[[Shape, torch.Generator], Tensors]
+    value_cases: Sequence[Case]
+    gradient_cases: Sequence[Case]
+    small: Shape
     coefficients: Sequence[int] = ()
+    fixed: Sequence[int] = ()
     bad_calls: Sequence[BadCall] = ()
     product_error: Callable[[torch.dtype], float] = lambda dtype: ARITHMETIC
+    cancelled: float = 0.0
+    dtypes: Sequence[torch.dtype] = KERNEL_DTYPES
+    benchmark_shape: Callable[[Shape], Shape] = _two_tokens
+
+    def differentiable(self, inputs: Tensors) -> list[int]:
+        """Which of the inputs have a gradient."""
+        return [
+            i
+            for i, x in enumerate(inputs)
+            if x.is_floating_point() and i not in self.fixed
+        ]
 
 
 def outputs(answer: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return answer if isinstance(answer, tuple) else (answer,)
+
+
+def exact_of(x: Tensor) -> Tensor:
+    """The same numbers in float64; indices as they are."""
+    return x.double() if x.is_floating_point() else x.clone()
 
 
 def make_inputs(
@@ -72,15 +108,22 @@ def make_inputs(
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The inputs in guarded memory, and the same numbers in float64."""
     values = list(operation.inputs(case.shape, torch.Generator().manual_seed(0)))
-    values[0] = values[0] * case.scale
+    if values[0].is_floating_point():
+        values[0] = values[0] * case.scale
     placed = []
     for i, value in enumerate(values):
-        if case.layout == "repeated" and value.numel():
+        layout, dtype = case.layout, case.dtype
+        if not value.is_floating_point():
+            # The same index everywhere would be another problem.
+            layout = "contiguous" if layout == "repeated" else layout
+            dtype = value.dtype
+        elif i in operation.coefficients:
+            dtype = torch.float32
+        if layout == "repeated" and value.numel():
             value = value[:1].expand(value.shape)
-        dtype = torch.float32 if i in operation.coefficients else case.dtype
         rounded = value.to(dtype).to(DEVICE)
-        placed.append(memory.place(f"input {i}", rounded, case.layout))
-    return placed, [x.double() for x in placed]
+        placed.append(memory.place(f"input {i}", rounded, layout))
+    return placed, [exact_of(x) for x in placed]
 
 
 def make_cotangents(like: Tensors, layout: str, memory: GuardedMemory) -> list[Tensor]:
@@ -99,6 +142,26 @@ def run(operation: MixedOperation, inputs: Tensors) -> tuple[Tensor, ...]:
     return outputs(operation.function(*inputs, interpret=INTERPRET))
 
 
+def numbers(ys: Tensors) -> list[Tensor]:
+    """The outputs that have a gradient: those that are no indices."""
+    return [y for y in ys if y.is_floating_point()]
+
+
+def assert_same_indices(name: str, got: Tensor, wanted: Tensor) -> None:
+    """Indices are right or wrong: nothing is rounded."""
+    assert got.dtype == wanted.dtype, f"{name} has dtype {got.dtype}"
+    assert got.shape == wanted.shape, f"{name} has shape {tuple(got.shape)}"
+    missing = unwritten(got)
+    assert not missing.any(), f"{name} was never written at {first(missing)}"
+    wrong = got != wanted
+    if wrong.any():
+        at = first(wrong)
+        raise AssertionError(
+            f"{name} is wrong in {int(wrong.sum())} of {wrong.numel()} elements, "
+            f"first at {at}: {got[at].item()} instead of {wanted[at].item()}"
+        )
+
+
 def check_values(operation: MixedOperation, case: Case) -> None:
     """The function gives the reference's values and touches nothing else."""
     memory = GuardedMemory()
@@ -107,12 +170,16 @@ def check_values(operation: MixedOperation, case: Case) -> None:
         found = run(operation, inputs)
     memory.check()
     for i, (x, exact) in enumerate(zip(inputs, exact_inputs, strict=True)):
-        assert torch.equal(x.double(), exact), f"input {i} was changed"
+        assert torch.equal(exact_of(x), exact), f"input {i} was changed"
     dtypes = [y.dtype for y in outputs(operation.reference(*inputs))]
     wanted = outputs(operation.reference(*exact_inputs))
     terms = outputs(operation.reference(*(x.abs() for x in exact_inputs)))
     for i, (y, exact) in enumerate(zip(found, wanted, strict=True)):
-        slack = operation.product_error(case.dtype) * terms[i]
+        if not exact.is_floating_point():
+            assert_same_indices(f"output {i}", y, exact)
+            continue
+        slack = operation.product_error(case.dtype) * terms[i].abs()
+        slack = slack + operation.cancelled
         assert_close(f"output {i}", y, exact, replace(case, dtype=dtypes[i]), slack)
 
 
@@ -120,32 +187,38 @@ def check_gradients(operation: MixedOperation, case: Case) -> None:
     """The kernels' gradients are the reference's, for random cotangents."""
     memory = GuardedMemory()
     inputs, exact_inputs = make_inputs(operation, case, memory)
-    for x in inputs + exact_inputs:
-        x.requires_grad_()
+    wanted_for = operation.differentiable(inputs)
+    for i in wanted_for:
+        inputs[i].requires_grad_()
     with memory:
-        found = run(operation, inputs)
+        found = numbers(run(operation, inputs))
     dys = make_cotangents(found, case.dy_layout, memory)
     kept = [dy.clone() for dy in dys]
     with memory:
-        grads = torch.autograd.grad(found, inputs, dys)
+        grads = torch.autograd.grad(found, [inputs[i] for i in wanted_for], dys)
     memory.check()
     for i, (dy, before) in enumerate(zip(dys, kept, strict=True)):
         assert torch.equal(dy, before), f"dy {i} was changed"
     exact_dys = [dy.double() for dy in dys]
-    wanted = gradients(operation.reference, exact_inputs, exact_dys)
+    wanted = gradients(operation, exact_inputs, exact_dys)
     terms = gradients(
-        operation.reference,
-        [x.detach().abs().requires_grad_() for x in exact_inputs],
-        [dy.abs() for dy in exact_dys],
+        operation, [x.abs() for x in exact_inputs], [dy.abs() for dy in exact_dys]
     )
-    for i, (grad, exact) in enumerate(zip(grads, wanted, strict=True)):
-        slack = operation.product_error(case.dtype) * terms[i]
+    for i, grad, exact, sum_of_terms in zip(
+        wanted_for, grads, wanted, terms, strict=True
+    ):
+        slack = operation.product_error(case.dtype) * sum_of_terms.abs()
+        slack = slack + operation.cancelled
         judged_as = replace(case, dtype=inputs[i].dtype)
         assert_close(f"the gradient of input {i}", grad, exact, judged_as, slack)
 
 
-def gradients(function: Callable[..., Any], inputs: Tensors, dys: Tensors) -> Tensors:
-    return torch.autograd.grad(outputs(function(*inputs)), inputs, dys)
+def gradients(operation: MixedOperation, inputs: Tensors, dys: Tensors) -> Tensors:
+    """The reference's, for those inputs that have one."""
+    wanted_for = operation.differentiable(inputs)
+    leaves = [x.detach().requires_grad_(i in wanted_for) for i, x in enumerate(inputs)]
+    ys = numbers(outputs(operation.reference(*leaves)))
+    return torch.autograd.grad(ys, [leaves[i] for i in wanted_for], dys)
 
 
 def check_frozen_inputs(operation: MixedOperation, case: Case) -> None:
@@ -154,12 +227,13 @@ def check_frozen_inputs(operation: MixedOperation, case: Case) -> None:
 
     def wanted_alone(wanted: Sequence[int]) -> Tensors:
         leaves = [x.detach().requires_grad_(i in wanted) for i, x in enumerate(inputs)]
-        found = run(operation, leaves)
+        found = numbers(run(operation, leaves))
         dys = make_cotangents(found, "contiguous", GuardedMemory())
         return torch.autograd.grad(found, [leaves[i] for i in wanted], dys)
 
-    together = wanted_alone(range(len(inputs)))
-    for i, grad in enumerate(together):
+    differentiable = operation.differentiable(inputs)
+    together = wanted_alone(differentiable)
+    for i, grad in zip(differentiable, together, strict=True):
         (alone,) = wanted_alone([i])
         assert torch.equal(alone, grad), f"the gradient of input {i} differs alone"
 
@@ -167,16 +241,16 @@ def check_frozen_inputs(operation: MixedOperation, case: Case) -> None:
 def check_outputs_changed_in_place(operation: MixedOperation, case: Case) -> None:
     """y.mul_(2) afterwards is either right or refused, never silently wrong."""
     inputs, _ = make_inputs(operation, case, GuardedMemory())
-    for x in inputs:
-        x.requires_grad_()
-    found = run(operation, inputs)
+    leaves = [inputs[i].requires_grad_() for i in operation.differentiable(inputs)]
+    ys = run(operation, inputs)
+    found = numbers(ys)
     dys = make_cotangents(found, "contiguous", GuardedMemory())
     doubled = [2 * y for y in found]
-    wanted = torch.autograd.grad(doubled, inputs, dys, retain_graph=True)
-    for y in found:
+    wanted = torch.autograd.grad(doubled, leaves, dys, retain_graph=True)
+    for y in ys:
         y.mul_(2)
     try:
-        grads = torch.autograd.grad(found, inputs, dys)
+        grads = torch.autograd.grad(found, leaves, dys)
     except RuntimeError as refused:
         assert "modified by an inplace operation" in str(refused), refused
         return
@@ -186,35 +260,36 @@ def check_outputs_changed_in_place(operation: MixedOperation, case: Case) -> Non
 
 def check_reference_gradients(operation: MixedOperation) -> None:
     """The oracle itself, against finite differences in float64."""
-    inputs = operation.inputs(SMALL, torch.Generator().manual_seed(0))
-    for x in inputs:
-        x.requires_grad_()
-    torch.autograd.gradcheck(operation.reference, tuple(inputs))
+    inputs = operation.inputs(operation.small, torch.Generator().manual_seed(0))
+    for i in operation.differentiable(inputs):
+        inputs[i].requires_grad_()
+    torch.autograd.gradcheck(
+        lambda *xs: tuple(numbers(outputs(operation.reference(*xs)))), tuple(inputs)
+    )
 
 
 def check_second_derivative_is_refused(operation: MixedOperation, case: Case) -> None:
     """Without the check a Hessian would silently lack the kernel's part."""
     inputs, _ = make_inputs(operation, case, GuardedMemory())
-    x = inputs[0].requires_grad_()
-    y = run(operation, inputs)[0]
+    x = inputs[operation.differentiable(inputs)[0]].requires_grad_()
+    y = numbers(run(operation, inputs))[0]
     with pytest.raises(KernelInputError, match="has no second derivative"):
         torch.autograd.grad(y.flatten()[0], x, create_graph=True)
 
 
 def check_specs(operation: MixedOperation, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SPECS is what the function launches at the benchmark's shapes, no more.
-
-    Of the benchmark's first axis two are enough: no configuration depends on it.
-    """
+    """SPECS is what the function launches at the benchmark's shapes, no more."""
     module, launches = operation.module, set[tuple[Any, ...]]()
     for spec in module.SPECS:
         monkeypatch.setattr(module, spec.name, Recorder(spec.name, launches))
-    for _, *rest in module.BENCHMARK_SHAPES:
-        for dtype in KERNEL_DTYPES:
-            case = Case((2, *rest), dtype)
-            inputs, _ = make_inputs(operation, case, GuardedMemory())
-            found = run(operation, [x.requires_grad_() for x in inputs])
-            torch.autograd.grad(found, inputs, [torch.ones_like(y) for y in found])
+    for shape in map(operation.benchmark_shape, module.BENCHMARK_SHAPES):
+        for dtype in operation.dtypes:
+            inputs, _ = make_inputs(operation, Case(shape, dtype), GuardedMemory())
+            wanted_for = operation.differentiable(inputs)
+            leaves = [inputs[i].requires_grad_() for i in wanted_for]
+            found = numbers(run(operation, inputs))
+            if leaves:
+                torch.autograd.grad(found, leaves, [torch.ones_like(y) for y in found])
     declared = {
         (
             spec.name,
@@ -229,35 +304,38 @@ def check_specs(operation: MixedOperation, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @needs_a_kernel
-class StreamKernelTests:
+class MixedKernelTests:
     """Inherit and set `operation`."""
 
     operation: ClassVar[MixedOperation]
 
-    @pytest.mark.parametrize("case", VALUE_CASES, ids=str)
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give each test the cases or dtypes of its operation."""
+        give_cases(metafunc, self.operation)
+
     def test_values(self, case: Case) -> None:
         check_values(self.operation, case)
 
-    @pytest.mark.parametrize("case", GRADIENT_CASES, ids=str)
     def test_gradients(self, case: Case) -> None:
         check_gradients(self.operation, case)
 
-    @pytest.mark.parametrize("dtype", KERNEL_DTYPES, ids=TRITON_TYPES.get)
     def test_gradients_of_frozen_inputs(self, dtype: torch.dtype) -> None:
-        check_frozen_inputs(self.operation, Case(SMALL, dtype))
+        check_frozen_inputs(self.operation, Case(self.operation.small, dtype))
 
     def test_outputs_changed_in_place(self) -> None:
-        check_outputs_changed_in_place(self.operation, Case(SMALL, torch.float32))
+        check_outputs_changed_in_place(
+            self.operation, Case(self.operation.small, torch.float32)
+        )
 
     def test_reference_gradients(self) -> None:
         check_reference_gradients(self.operation)
 
     def test_a_second_derivative_is_refused(self) -> None:
-        case = Case(SMALL, torch.float32)
+        case = Case(self.operation.small, torch.float32)
         check_second_derivative_is_refused(self.operation, case)
 
     def test_bad_input(self) -> None:
-        check_bad_calls(self.operation)  # type: ignore[arg-type]
+        check_bad_calls(self.operation)
 
     def test_specs_are_what_is_launched(self, monkeypatch: pytest.MonkeyPatch) -> None:
         check_specs(self.operation, monkeypatch)

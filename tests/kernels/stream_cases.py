@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,12 @@ DY_CASES = [
 ]
 VALUE_CASES = SHAPE_CASES + SCALE_CASES + X_CASES
 GRADIENT_CASES = SHAPE_CASES + X_CASES + DY_CASES
+STREAMS: dict[str, Any] = {
+    "value_cases": VALUE_CASES,
+    "gradient_cases": GRADIENT_CASES,
+    "small": SMALL,
+}
+"""What a `MixedOperation` on streams is tested on."""
 
 
 def normal(*shape: int, generator: torch.Generator) -> Tensor:

@@ -44,7 +44,7 @@ def setting(**changes):
 
 @pytest.fixture
 def benches():
-    """Every operation on small shapes: softmax and RMSNorm first, then mHC's."""
+    """Every operation on small shapes: softmax and RMSNorm first."""
     small = {2: ((4, 8), (3, 16)), 3: ((4, 2, 8), (3, 4, 16))}
     return [
         dataclasses.replace(each, shapes=small[len(each.odd)])
@@ -208,7 +208,7 @@ def test_every_implementation_has_its_rows(row_benches):
 
 def test_streams_have_rows_too(benches):
     """Shapes of three axes, two outputs, float32 beside bfloat16, no eager."""
-    streams = [each for each in benches if len(each.odd) == 3]
+    streams = [each for each in benches if each.name.startswith("mhc_")]
     record = measure(streams, setting(), report=lambda line: None)
     wanted = {
         (name, implementation, direction, shape, "bfloat16")
@@ -244,6 +244,38 @@ def test_each_of_two_outputs_is_checked(benches, which):
     broken = dataclasses.replace(project, kernel=wrong)
     with pytest.raises(BenchError, match=f"mhc_project is wrong.*output {which} of"):
         measure([broken], setting())
+
+
+def test_what_has_no_gradient_is_timed_forward_only(benches):
+    permute = next(each for each in benches if each.name == "moe_permute")
+    record = measure([permute], setting(), report=lambda line: None)
+    assert {(row["implementation"], row["direction"]) for row in record["rows"]} == {
+        ("kernel", "forward"),
+        ("reference", "forward"),
+    }
+    assert record["rows"][0]["bytes"] == 12 * 4 * 8 + 4 * 9
+
+
+def test_an_index_is_right_or_wrong(benches):
+    """However near in number, and although weights and gradients are right."""
+    router = next(each for each in benches if each.name == "moe_router")
+
+    def neighbour(logits, bias):
+        index, weight = router.reference(logits, bias)
+        return index + (index == 0), weight
+
+    broken = dataclasses.replace(router, kernel=neighbour)
+    with pytest.raises(BenchError, match=r"output 0 of .* is wrong in \d+ of"):
+        measure([broken], setting())
+
+
+def test_scores_to_be_routed_are_further_apart_than_float32_can_err():
+    router = next(e for e in bench_cases.all_benches() if e.name == "moe_router")
+    generator = torch.Generator().manual_seed(0)
+    for _, G, N in router.shapes:
+        logits, bias = router.inputs(50, G, N, torch.float32, generator)
+        score = torch.sigmoid(logits.double()).add(bias).flatten(1).sort(1).values
+        assert score.diff(dim=1).min() > 5e-6
 
 
 def test_an_operation_without_an_operator_of_pytorch_or_halves_has_fewer_rows(benches):

@@ -8,8 +8,8 @@ from kernels.mhc_post import mhc_post, mhc_post_backward_cost, mhc_post_cost
 from kernels.mhc_pre import mhc_pre
 from kernels.operation import Cost
 from tests.kernels.harness import DEVICE, INTERPRET, BadCall, needs_a_kernel
-from tests.kernels.harness_mixed import MixedOperation, StreamKernelTests
-from tests.kernels.stream_cases import normal
+from tests.kernels.harness_mixed import MixedKernelTests, MixedOperation
+from tests.kernels.stream_cases import STREAMS, normal
 
 
 def inputs(shape, generator):
@@ -24,10 +24,11 @@ X, F, POST, RES = (
 )
 
 POST_APPLY = MixedOperation(
-    module,
-    mhc_post,
-    module.mhc_post_reference,
+    module=module,
+    function=mhc_post,
+    reference=module.mhc_post_reference,
     inputs=inputs,
+    **STREAMS,
     coefficients=[2, 3],
     bad_calls=[
         BadCall(
@@ -79,7 +80,7 @@ POST_APPLY = MixedOperation(
 )
 
 
-class TestPost(StreamKernelTests):
+class TestPost(MixedKernelTests):
     operation = POST_APPLY
 
 

@@ -7,8 +7,8 @@ from kernels import mhc_pre as module
 from kernels.mhc_pre import mhc_pre, mhc_pre_backward_cost, mhc_pre_cost
 from kernels.operation import Cost
 from tests.kernels.harness import DEVICE, INTERPRET, BadCall, needs_a_kernel
-from tests.kernels.harness_mixed import MixedOperation, StreamKernelTests
-from tests.kernels.stream_cases import normal
+from tests.kernels.harness_mixed import MixedKernelTests, MixedOperation
+from tests.kernels.stream_cases import STREAMS, normal
 
 
 def inputs(shape, generator):
@@ -20,10 +20,11 @@ def inputs(shape, generator):
 X, PRE = torch.zeros(2, 4, 3), torch.zeros(4, 2)
 
 PRE_APPLY = MixedOperation(
-    module,
-    mhc_pre,
-    module.mhc_pre_reference,
+    module=module,
+    function=mhc_pre,
+    reference=module.mhc_pre_reference,
     inputs=inputs,
+    **STREAMS,
     coefficients=[1],
     bad_calls=[
         BadCall(
@@ -76,7 +77,7 @@ PRE_APPLY = MixedOperation(
 )
 
 
-class TestPre(StreamKernelTests):
+class TestPre(MixedKernelTests):
     operation = PRE_APPLY
 
 

@@ -19,8 +19,8 @@ from tests.kernels.harness import (
     BadCall,
     needs_a_kernel,
 )
-from tests.kernels.harness_mixed import MixedOperation, StreamKernelTests
-from tests.kernels.stream_cases import normal
+from tests.kernels.harness_mixed import MixedKernelTests, MixedOperation
+from tests.kernels.stream_cases import STREAMS, normal
 
 
 def inputs(shape, generator):
@@ -39,10 +39,11 @@ def product_error(dtype):
 X, PHI = torch.zeros(2, 4, 3), torch.zeros(12, 24)
 
 PROJECTION = MixedOperation(
-    module,
-    mhc_project,
-    mhc_project_reference,
+    module=module,
+    function=mhc_project,
+    reference=mhc_project_reference,
     inputs=inputs,
+    **STREAMS,
     coefficients=[1],
     product_error=product_error,
     bad_calls=[
@@ -91,7 +92,7 @@ PROJECTION = MixedOperation(
 )
 
 
-class TestProject(StreamKernelTests):
+class TestProject(MixedKernelTests):
     operation = PROJECTION
 
 
