@@ -62,8 +62,8 @@ def idea_view() -> View:
     )
     sentence = (
         f"One token, eight experts, K = {K}. By score it would go to experts "
-        f"{best[0]} and {best[1]}; with the biases it goes to {', '.join(map(str, chosen))}"
-        ", with weights "
+        f"{best[0]} and {best[1]}; with the biases it goes to "
+        f"{' and '.join(map(str, chosen))}, with weights "
         + " and ".join(f"{w:.2f}" for w in chosen.values())
         + " made of their scores alone."
     )

@@ -20,13 +20,13 @@ QUESTIONS = (
     Question(
         "02.bias",
         "Why is the bias kept out of the weights?",
-        "it must not change what the model computes with the experts it has chosen",
+        "it says how busy an expert is, not how well it fits",
         {
             "it has no gradient": "That follows from it; a weight without a gradient "
             "would be possible.",
-            "it must not change what the model computes with the experts it has chosen": (
-                "It says how busy an expert is, which has nothing to do with how well "
-                "the expert fits the token."
+            "it says how busy an expert is, not how well it fits": (
+                "So it may move a token to another expert, but not change what the "
+                "expert's answer is worth."
             ),
             "to save computation": "An addition more or less is nothing.",
         },
