@@ -2,5 +2,6 @@
 
 from labs.lab_02.exercises_core import DISPATCH, GATE, UPDATE
 from labs.lab_02.exercises_deep import LIMIT, QUANTILE
+from labs.lab_02.exercises_kernel import COUNT
 
-EXERCISES = (GATE, UPDATE, DISPATCH, LIMIT, QUANTILE)
+EXERCISES = (GATE, UPDATE, DISPATCH, LIMIT, QUANTILE, COUNT)

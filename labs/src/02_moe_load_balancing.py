@@ -684,4 +684,92 @@ print(f"ranks have different numbers of rows: {uneven}")
 # All ranks wait for the one with most rows: that is what MaxVio costs. Node limits
 # (2.4) bound how far a token travels, and DeepSeek sends rows in FP8 (lab 03).
 #
-# KERNEL
+# ## 2.K · The kernel: count without losing anyone · 15 minutes · ●●○
+#
+# On a GPU nobody sorts rows by comparing them. Experts are few, so one **counts**: how
+# many visits has each expert (a *histogram*), where does its stretch of rows begin
+# (sums of the counts), and which place within that stretch does each visit get.
+#
+# Thousands of visits are counted at once, and there lies the trap. Here is the obvious
+# kernel. Each lane of a program, one of the elements it works on at once, takes one
+# visit: it loads its expert's counter, adds 1, stores it.
+
+# %% id="kernel-setup" tags=["nbval-ignore-output"]
+import kernels
+from kernels.language import jit, tl
+from labs.lab_02.exercises_kernel import race, visits
+from labs.lab_02.kernels_ours import BLOCK
+from labsupport.explore.memory_map import memory_map
+from labsupport.explore.roofline import show_roofline
+
+# %% id="kernel-race" tags=["nbval-ignore-output"]
+index_R = visits(50, 8, seed=1)
+count_E = torch.zeros(8, dtype=torch.int32)
+place_R = torch.zeros(50, dtype=torch.int32)
+if kernels.INTERPRETED:
+    race[(4,)](index_R, count_E, place_R, 50, BLOCK=BLOCK)
+    print("visits: ", torch.bincount(index_R, minlength=8).tolist())
+    print("counted:", count_E.tolist())
+
+# %% [markdown] id="kernel-text"
+# Two lanes with the same expert read the same count, and both store that count plus
+# one: a **race**. What is needed is an **atomic**, which loads, adds and stores in one
+# step that nobody can come in between: `tl.atomic_add(pointer, value, mask=...)`. It
+# returns what the counter held *before*: how many came earlier, so the visit's place.
+#
+# Write the kernel without the race: store in `place_ptr` the place of each visit among
+# those of its expert, counted from 0. (The [Triton primer](primers/triton.ipynb) has
+# the rest of what you need.)
+
+
+# %% id="kernel" tags=["nbval-ignore-output"]
+@lab.exercise("2.K")
+@jit
+def take_places(index_ptr, count_ptr, place_ptr, R, BLOCK: tl.constexpr):
+    r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    ### BEGIN SOLUTION
+    expert = tl.load(index_ptr + r, mask=r < R, other=0)
+    place = tl.atomic_add(count_ptr + expert, 1, mask=r < R)
+    tl.store(place_ptr + r, place, mask=r < R)
+    ### END SOLUTION
+
+
+# %% id="kernel-check" tags=["nbval-ignore-output"]
+lab.check("2.K")
+lab.hints("2.K")
+
+# %% [markdown] id="kernel-map-text"
+# Four programs for 50 visits. Move the slider: places are written side by side, and
+# the counters are hit by every program, in no order.
+
+# %% id="kernel-map" tags=["nbval-ignore-output"]
+if kernels.INTERPRETED:
+    count_E.zero_()
+    memory_map(
+        take_places, 4, index_R, count_E, place_R, 50, BLOCK=BLOCK
+    ).show()
+
+# %% id="kernel-run" tags=["nbval-check-output"]
+row_R = take_places(index_R, 8)  # launches the kernel in use
+print(f"every row is given once: {sorted(row_R.tolist()) == list(range(50))}")
+sorted_R = index_R[row_R.long().argsort()]
+print(f"rows are sorted by expert: {bool((sorted_R.diff() >= 0).all())}")
+
+# %% [markdown] id="kernel-real"
+# Atomics come in another order in every run, so rows would lie otherwise, and sums
+# would round otherwise. The course's own [moe_permute](../kernels/moe_permute.py)
+# counts block by block and keeps the order of the tokens, without atomics. Beside it
+# stand the four other steps of the layer:
+#
+# - [moe_router](../kernels/moe_router.py): scores, groups, the best K, weights;
+# - [moe_up](../kernels/moe_up.py): gathers a token's row while it multiplies, and
+#   applies SwiGLU before anything is stored;
+# - [grouped_gemm](../kernels/grouped_gemm.py): every expert's product in one launch,
+#   whatever its number of rows, and the gradient of its weights;
+# - [moe_combine](../kernels/moe_combine.py): brings rows back, weighs and adds.
+#
+# On a GPU `MixtureOfExperts` runs them. In the two products the arithmetic counts, in
+# the other steps the bytes.
+
+# %% id="kernel-roofline" tags=["nbval-ignore-output"]
+show_roofline("grouped_gemm", dtype="bfloat16")

@@ -5,7 +5,6 @@ fail the changed module, in the words that tell a reader why.
 """
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 import kernels
 from tests.kernels.access_checks import check_accesses
 from tests.kernels.cases import Case
+from tests.kernels.changed_module import changed_module
 from tests.kernels.harness_mixed import MixedOperation, check_gradients, check_values
 from tests.kernels.test_grouped_gemm import GROUPED
 from tests.kernels.test_mhc_post import POST_APPLY
@@ -241,13 +241,7 @@ MISTAKES = {
 def changed(mistake: Mistake, folder: Path) -> MixedOperation:
     """The operation as its changed source defines it."""
     right = mistake.operation
-    text = Path(right.module.__file__).read_text()
-    assert text.count(mistake.old) == 1, "the piece to change must stand there once"
-    file = folder / "changed_kernels.py"
-    file.write_text(text.replace(mistake.old, mistake.new))
-    spec = importlib.util.spec_from_file_location("changed_kernels", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = changed_module(right.module, mistake.old, mistake.new, folder)
     function = getattr(module, right.function.__name__)
     return dataclasses.replace(right, module=module, function=function)
 

@@ -54,9 +54,14 @@ def inputs(shape, generator):
     return [logits, 0.5 * bias]
 
 
-def routed(logits, bias, interpret=None):
-    top_k, groups, kept = ROUTINGS[logits.shape[1]]
-    return moe_router(logits, bias, top_k, groups, kept, 2.5, interpret)
+def routed_by(router):
+    """A router that looks up how many experts to choose."""
+
+    def routed(logits, bias, interpret=None):
+        top_k, groups, kept = ROUTINGS[logits.shape[1]]
+        return router(logits, bias, top_k, groups, kept, 2.5, interpret)
+
+    return routed
 
 
 def reference(logits, bias):
@@ -73,7 +78,7 @@ NAN = torch.tensor([[0.0, torch.nan, torch.inf]])
 
 ROUTER = MixedOperation(
     module=module,
-    function=routed,
+    function=routed_by(moe_router),
     reference=reference,
     inputs=inputs,
     value_cases=[*SHAPE_CASES, *SPREAD_CASES, *X_CASES],
