@@ -1,0 +1,85 @@
+"""Lab 02 as a newcomer meets it: guess, let the bias weigh, move every explorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+from labsupport.workcopy import open_copy
+from tests.browser.driver import PATIENCE, NotebookPage
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE)
+
+BIAS_WEIGHS = """@lab.exercise("2.1")
+def gate(logits_NE, bias_E, top_k):
+    biased_NE = torch.sigmoid(logits_NE) + bias_E
+    chosen_NK, index_NK = torch.topk(biased_NE, top_k)
+    return index_NK, chosen_NK / chosen_NK.sum(dim=1, keepdim=True)"""
+
+
+def working_copy(labs_home: Path) -> Path:
+    """The copy that `labs open 02` opens, with one wrong answer in it."""
+    path = open_copy("02")
+    assert path.is_relative_to(labs_home)
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "spoiled"
+    for cell in notebook.cells:
+        if cell.id == "gate":
+            cell.source = BIAS_WEIGHS
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path):
+    notebook = open_notebook(working_copy(labs_home))
+    for cell_id in ("parameters", "setup", "predict", "reveal"):
+        notebook.run(cell_id)
+
+    # The record waits for a guess.
+    reveal = notebook.cell("reveal")
+    expect(reveal.get_by_text("Make your guess above first")).to_be_visible()
+    guess = "higher by more than 0.05 nats a byte"
+    notebook.cell("predict").get_by_role("button", name=guess).click()
+    expect(reveal.get_by_text(f"You said {guess}.")).to_be_visible()
+    expect(reveal.locator(".js-plotly-plot")).to_be_visible()
+
+    # The picture of the idea; and a bias that weighs is called by its name.
+    for cell_id in ("idea", "gate", "gate-check"):
+        notebook.run(cell_id)
+    check = notebook.cell("gate-check").locator(".labs-check")
+    expect(check).to_contain_text("the bias takes part in the weights")
+
+    # Bars: by speed, by skew, by step; off, then on.
+    notebook.run("bars")
+    bars = notebook.cell("bars")
+    state = bars.locator(".labs-state")
+    expect(state).to_contain_text("update speed 0, domains even")
+    notebook.move_slider("bars", steps=2)
+    expect(state).to_contain_text("update speed 0.001, domains even")
+    bars.get_by_role("button", name="very uneven", exact=True).click()
+    expect(state).to_contain_text("update speed 0.001, domains very uneven")
+
+    # What a mixture costs.
+    notebook.run("size")
+    state = notebook.cell("size").locator(".labs-state")
+    expect(state).to_contain_text("671 billion weights")
+    notebook.move_slider("size", steps=1)
+    expect(state).to_contain_text("512 experts")
+
+    # Who takes what.
+    notebook.run("heat")
+    heat = notebook.cell("heat")
+    state = heat.locator(".labs-state")
+    expect(state).to_contain_text("toy: domains, loss-free, seed 10")
+    heat.get_by_role("button", name="before training", exact=True).click()
+    expect(state).to_contain_text("toy: domains, before training, seed 10")
+    heat.get_by_role("button", name="GPT: kinds of bytes", exact=True).click()
+    heat.get_by_role("button", name="loss-free", exact=True).click()
+    expect(state).to_contain_text("GPT: kinds of bytes, loss-free, seed 10")
+    assert notebook.errors() == []
+    bars.scroll_into_view_if_needed()
