@@ -53,10 +53,41 @@ def rows_of_tile(first_ptr, tile, E, BLOCK_R: tl.constexpr, BLOCK_E: tl.constexp
     return expert.to(tl.int64), start.to(tl.int64), stop.to(tl.int64)
 
 
+@jit
+def load_weights(
+    matrix_ptr, c, n, stride, in_c, in_n, TRANSPOSED: tl.constexpr
+):  # fmt: skip
+    """A block of one expert's matrix, c by n, whichever axis lies side by side.
+
+    0 outside, which adds nothing to a product. A matrix has < 2**31 numbers.
+    """
+    if TRANSPOSED:
+        at = n[None, :] * stride + c[:, None]
+    else:
+        at = c[:, None] * stride + n[None, :]
+    inside = in_c[:, None] & in_n[None, :]
+    return tl.load(matrix_ptr + at, mask=inside, other=0.0)
+
+
 def most_tiles(R: int, E: int, BLOCK_R: int) -> int:
     """Tiles that R rows of E experts need if they are divided in the worst way."""
     experts_with_rows = min(E, R)
     return experts_with_rows + (R - experts_with_rows) // BLOCK_R
+
+
+def one_axis_side_by_side(weight_ECN: Tensor) -> Tensor:
+    """The weights with C or N side by side, copied only if neither is.
+
+    So weights that are kept as (E, N, C) are passed as their transpose for nothing.
+    """
+    is_either = weight_ECN.stride(2) == 1 or weight_ECN.stride(1) == 1
+    return weight_ECN if is_either else weight_ECN.contiguous()
+
+
+def lie_transposed(weight_ECN: Tensor) -> tuple[bool, int]:
+    """TRANSPOSED and the stride of `load_weights`, one axis being side by side."""
+    transposed = weight_ECN.stride(2) != 1
+    return transposed, weight_ECN.stride(2 if transposed else 1)
 
 
 def block_of_experts(E: int) -> int:

@@ -38,7 +38,10 @@ from kernels.expert_rows import (
     block_of_experts,
     check_experts,
     check_first,
+    lie_transposed,
+    load_weights,
     most_tiles,
+    one_axis_side_by_side,
     rows_by_expert,
     rows_of_tile,
 )
@@ -95,20 +98,17 @@ def grouped_gemm_kernel(
     n = (tl.program_id(0) % blocks_n) * BLOCK_N + tl.arange(0, BLOCK_N)
     # Below stop, as the rows from there on are the next expert's.
     is_row, is_column = r < stop, n < N
+    matrix_ptr = weight_ptr + expert * expert_stride
     y = tl.zeros((BLOCK_R, BLOCK_N), dtype=tl.float32)
     for start_c in range(0, C, BLOCK_C):
         c = start_c + tl.arange(0, BLOCK_C)
-        in_x = is_row[:, None] & (c < C)[None, :]
-        in_weight = (c < C)[:, None] & is_column[None, :]
+        in_c = c < C
+        in_x = is_row[:, None] & in_c[None, :]
         # 0 beyond C adds nothing.
         x = tl.load(x_ptr + r[:, None] * x_stride + c[None, :], mask=in_x, other=0.0)
-        # Whichever axis lies side by side in memory; one matrix has < 2**31 numbers.
-        if TRANSPOSED:
-            at = n[None, :] * weight_stride + c[:, None]
-        else:
-            at = c[:, None] * weight_stride + n[None, :]
-        weight_at = weight_ptr + expert * expert_stride + at
-        weight = tl.load(weight_at, mask=in_weight, other=0.0)
+        weight = load_weights(
+            matrix_ptr, c, n, weight_stride, in_c, is_column, TRANSPOSED
+        )
         # "ieee": float32 in float32, not TF32. Halves are exact either way.
         y = tl.dot(x, weight, y, input_precision="ieee")
     in_y = is_row[:, None] & is_column[None, :]
@@ -170,7 +170,7 @@ def launch_grouped_gemm(
     """y_RN from rows side by side, and weights with either axis side by side."""
     (R, C), (E, _, N) = x_RC.shape, weight_ECN.shape
     y_RN = x_RC.new_empty((R, N))
-    transposed = weight_ECN.stride(2) != 1
+    transposed, weight_stride = lie_transposed(weight_ECN)
     if R:  # a GPU refuses a grid of no programs
         tiles = most_tiles(R, E, launch["BLOCK_R"])
         grouped_gemm_kernel[(tiles * cdiv(N, launch["BLOCK_N"]),)](
@@ -180,7 +180,7 @@ def launch_grouped_gemm(
             y_RN,
             x_RC.stride(0),
             weight_ECN.stride(0),
-            weight_ECN.stride(2 if transposed else 1),
+            weight_stride,
             E,
             C,
             N,
@@ -236,15 +236,6 @@ class _GroupedGemm(torch.autograd.Function):
             launch = weight_launch(dy.dtype)
             dweight_ECN = launch_weight_gradient(x_RC, dy_RN, first_E1, launch)
         return dx_RC, dweight_ECN, None
-
-
-def one_axis_side_by_side(weight_ECN: Tensor) -> Tensor:
-    """The weights with C or N side by side, copied only if neither is.
-
-    So weights that are kept as (E, N, C) are passed as their transpose for nothing.
-    """
-    is_either = weight_ECN.stride(2) == 1 or weight_ECN.stride(1) == 1
-    return weight_ECN if is_either else weight_ECN.contiguous()
 
 
 def grouped_gemm(

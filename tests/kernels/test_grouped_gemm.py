@@ -20,13 +20,13 @@ from tests.kernels.harness import DEVICE, INTERPRET, BadCall, needs_a_kernel
 from tests.kernels.harness_mixed import MixedKernelTests, MixedOperation
 
 SHAPES = [
-    (256, 2, 64, 128, 2),  # whole tiles, or nearly
+    (80, 2, 64, 128, 2),  # whole blocks of each width
     (13, 3, 9, 5, 3),
     (1, 1, 1, 1, 1),
     (1, 4, 3, 2, 1),  # fewer rows than experts
     (40, 6, 7, 11, 2),  # experts without rows
-    (300, 3, 5, 6, 1),  # one takes all: three blocks of rows, or five
-    (150, 5, 130, 140, 4),  # two blocks of each width
+    (140, 3, 5, 6, 1),  # one takes all: two blocks of rows, or three
+    (60, 4, 130, 140, 3),  # two blocks of each width
     (0, 3, 5, 4, 1),
 ]
 """(R, E, C, N, busy): rows, experts, widths, experts that get rows."""
@@ -37,7 +37,7 @@ STRIDED = [name for name in LAYOUTS if name != "contiguous"]
 X_CASES = [
     Case((13, 3, 9, 5, 2), dtype, layout=name)
     for name in STRIDED
-    for dtype in KERNEL_DTYPES
+    for dtype in (torch.float32, torch.bfloat16)
 ]
 DY_CASES = [
     replace(case, layout="contiguous", dy_layout=case.layout) for case in X_CASES
@@ -184,7 +184,7 @@ def test_an_expert_without_rows_has_a_gradient_of_zeros(interpret):
 
 @needs_a_kernel
 def test_gradients_have_the_same_bits_every_time():
-    x, weight, first = small_inputs(shape=(300, 3, 5, 6, 2))
+    x, weight, first = small_inputs(shape=(140, 3, 5, 6, 2))
 
     def gradients():
         y = grouped_gemm(x, weight, first, interpret=INTERPRET)
