@@ -1,12 +1,11 @@
 # mypy: allow-untyped-defs
 """What the grouped matrix products of a mixture of experts share: rows, tiles, checks.
 
-A row is one token's visit to one expert: T tokens with K experts each make R = T K
-rows, sorted by expert. Expert e owns the rows first[e] to first[e + 1] - 1, so its
-product is one piece of a tall matrix with its own weights. How many rows that is
-only the GPU knows, and asking it would make the CPU wait. So a launch starts as many
-programs as the worst division of the rows needs, and each program finds its tile:
-with m = min(E, R) experts that have rows,
+The rows of one expert lie side by side (`moe_routing.py` shows how), so its product
+is one piece of a tall matrix with its own weights. How many rows that is only the GPU
+knows, and asking it would make the CPU wait. So a launch starts as many programs as
+the worst division of the rows needs, and each program finds its tile: with
+m = min(E, R) experts that have rows,
 
     ceil(n_1 / B) + ... + ceil(n_E / B)  <=  m + floor((R - m) / B)
 
@@ -15,9 +14,8 @@ more make another. Programs beyond the last tile end at once. No expert has a
 capacity, no row is dropped and nothing is padded in memory; the last tile of an
 expert is merely not full.
 
-Shapes: T tokens, E experts, K experts a token, R rows. first_E1 has E + 1 numbers,
-slot_R the place t K + k of each row, row_TK the row of each place (`moe_permute`
-makes all three); they are int32.
+Shapes: T tokens, E experts, K experts a token, R = T K rows, B rows a block.
+first_E1, slot_R and row_TK are int32, as `moe_permute` makes them.
 """
 
 from __future__ import annotations
@@ -26,10 +24,8 @@ import torch
 from torch import Tensor
 
 from kernels.language import jit, next_power_of_2, tl
+from kernels.moe_routing import MAX_EXPERTS, check_slots, looks_at_values
 from kernels.operation import KernelInputError, check_beside, check_is_tensor
-
-MAX_EXPERTS = 1024
-"""The most experts: every program looks at the rows of all of them at once."""
 
 
 @jit
@@ -136,7 +132,7 @@ def check_first(operation: str, x: Tensor, first: Tensor, experts: int, R: int) 
             begin at 0, falls somewhere, or does not end at R.
     """
     check_beside(operation, x, "first", first, (experts + 1,), "(E + 1,)", torch.int32)
-    if first.device.type != "cpu":
+    if not looks_at_values(first, None):
         return
     if first[0] != 0 or first[-1] != R or (first.diff() < 0).any():
         raise KernelInputError(
@@ -159,16 +155,11 @@ def check_places(operation: str, x: Tensor, slot: Tensor, row: Tensor) -> None:
     Raises:
         KernelInputError: a shape, dtype or device is another, or a number is.
     """
-    check_is_tensor(operation, row, "row")
-    if row.ndim != 2 or row.shape[1] < 1:
-        raise KernelInputError(
-            f"{operation}: row must have shape (T, K) with at least one expert a "
-            f"token; got {tuple(row.shape)}."
-        )
+    check_slots(operation, row, "row")
     T, K = x.shape[0], row.shape[1]
     check_beside(operation, x, "row", row, (T, K), "(T, K)", torch.int32)
     check_beside(operation, x, "slot", slot, (T * K,), "(T K,)", torch.int32)
-    if slot.device.type != "cpu" or not slot.numel():
+    if not slot.numel() or not looks_at_values(slot, None):
         return
     in_order = torch.arange(T * K, dtype=torch.int32)
     inside = slot.min() >= 0 and slot.max() < T * K

@@ -46,6 +46,7 @@ from kernels.expert_rows import (
     rows_of_tile,
 )
 from kernels.language import cdiv, jit, tl
+from kernels.moe_routing import TOP_K
 from kernels.operation import (
     KERNEL_DTYPES,
     Cost,
@@ -59,8 +60,8 @@ from kernels.operation import (
     side_by_side,
 )
 
-BENCHMARK_SHAPES = ((65536, 128, 768, 2048), (262144, 128, 768, 2048))
-"""(R, E, C, N): the down projection of Qwen3-30B-A3B, 8192 and 32768 tokens, top 8."""
+BENCHMARK_SHAPES = tuple((T * TOP_K, 128, 768, 2048) for T in (8192, 32768))
+"""(R, E, C, N): the down projection of Qwen3-30B-A3B."""
 
 
 def grouped_gemm_reference(x: Tensor, weight: Tensor, first: Tensor) -> Tensor:

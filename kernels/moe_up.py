@@ -59,6 +59,7 @@ from kernels.grouped_gemm import (
     weight_launch,
 )
 from kernels.language import cdiv, jit, tl
+from kernels.moe_routing import TOP_K
 from kernels.operation import (
     KERNEL_DTYPES,
     Cost,
@@ -72,7 +73,7 @@ from kernels.operation import (
     side_by_side,
 )
 
-BENCHMARK_SHAPES = ((8192, 8, 128, 2048, 768), (32768, 8, 128, 2048, 768))
+BENCHMARK_SHAPES = ((8192, TOP_K, 128, 2048, 768), (32768, TOP_K, 128, 2048, 768))
 """(T, K, E, D, H): the experts of Qwen3-30B-A3B."""
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import kernels
 from kernels import grouped_gemm as module
 from kernels.grouped_gemm import (
     grouped_gemm,
@@ -13,6 +14,7 @@ from kernels.grouped_gemm import (
     grouped_gemm_reference,
 )
 from kernels.operation import KERNEL_DTYPES, Cost
+from tests.kernels.access_checks import check_accesses
 from tests.kernels.cases import Case
 from tests.kernels.expert_cases import experts_of, first_of, normal
 from tests.kernels.guarded_memory import LAYOUTS
@@ -226,6 +228,14 @@ def test_the_counts_are_never_read_by_the_cpu(monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     y = grouped_gemm(x, weight, first, interpret=INTERPRET)
     torch.autograd.grad(y, (x, weight), torch.ones_like(y))
+
+
+@pytest.mark.skipif(not kernels.INTERPRETED, reason="recorded in the interpreter")
+@pytest.mark.parametrize("busy", [1, 2, 6])
+def test_no_program_writes_what_is_anothers(busy):
+    """Weights of experts without rows are not read."""
+    case = Case((90, 6, 7, 11, busy), torch.float32)
+    check_accesses(GROUPED, case, partly=["weight_ptr"])
 
 
 def test_the_costs_by_hand():

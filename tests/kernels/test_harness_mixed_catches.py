@@ -1,4 +1,4 @@
-"""Mistakes in the mHC kernels, each one replacement in their source, are caught.
+"""Mistakes in kernels, each one replacement in their source, are caught.
 
 Each entry of MISTAKES changes one piece of a right module's text. The harness must
 fail the changed module, in the words that tell a reader why.
@@ -12,12 +12,15 @@ import pytest
 import torch
 
 import kernels
+from tests.kernels.access_checks import check_accesses
 from tests.kernels.cases import Case
 from tests.kernels.changed_module import changed_module
 from tests.kernels.harness_mixed import MixedOperation, check_gradients, check_values
+from tests.kernels.test_grouped_gemm import GROUPED
 from tests.kernels.test_mhc_post import POST_APPLY
 from tests.kernels.test_mhc_pre import PRE_APPLY
 from tests.kernels.test_mhc_project import PROJECTION
+from tests.kernels.test_moe_up import UP
 
 pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="needs no GPU")
 
@@ -26,6 +29,12 @@ MANY = Case((70, 2, 9), torch.float32)
 HALVES = Case((2, 4, 33), torch.bfloat16)
 APART = Case((5, 4, 33), torch.float32, layout="rows apart")
 DY_APART = Case((5, 4, 33), torch.float32, dy_layout="rows apart")
+
+ALL_BUSY = Case((40, 3, 7, 11, 3), torch.float32)
+ROWS = Case((40, 6, 7, 11, 4), torch.float32)
+DEEP = Case((5, 2, 40, 3, 2), torch.float32)
+VISITS = Case((13, 3, 6, 7, 11, 3), torch.float32)
+VISITS_HALVES = Case((13, 3, 6, 7, 11, 3), torch.bfloat16)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +145,95 @@ MISTAKES = {
         check_values,
         WIDE,
         "output 0 is wrong",
+    ),
+    "a tile goes on into the next expert's rows": Mistake(
+        GROUPED,
+        "is_row, is_column = r < stop, n < N",
+        "is_row, is_column = r < stop + 1, n < N",
+        check_accesses,
+        ALL_BUSY,
+        "was written by programs 0 and 1: a race",
+    ),
+    "only a whole block of the sum is read": Mistake(
+        GROUPED,
+        "in_c = c < C",
+        "in_c = c < C // BLOCK_C * BLOCK_C",
+        check_values,
+        DEEP,
+        "output 0 is wrong",
+    ),
+    "experts without rows get no gradient of their weights": Mistake(
+        GROUPED,
+        "in_c, in_n = c < C, n < N",
+        "in_c, in_n = (c < C) & (start < stop), n < N",
+        check_gradients,
+        ROWS,
+        "gradient of input 1 was never written",
+    ),
+    "dx takes the weights the way the forward does": Mistake(
+        GROUPED,
+        "weight_ENC = weight_ECN.transpose(1, 2)",
+        "weight_ENC = weight_ECN.reshape(weight_ECN.transpose(1, 2).shape)",
+        check_gradients,
+        ROWS,
+        "gradient of input 0 is wrong",
+    ),
+    "the rows that arrive are taken to be packed": Mistake(
+        GROUPED,
+        "dy_ptr + r[:, None] * dy_stride",
+        "dy_ptr + r[:, None] * N",
+        check_gradients,
+        Case((13, 3, 9, 5, 2), torch.float32, dy_layout="rows apart"),
+        "gradient of input 1 is wrong",
+    ),
+    "a row reads the token of its own number": Mistake(
+        UP,
+        "t = (tl.load(slot_ptr + r, mask=is_row, other=0) // K).to(tl.int64)\n"
+        "    gate_ptr",
+        "t = r // K\n    gate_ptr",
+        check_values,
+        VISITS,
+        "output 0 is wrong",
+    ),
+    "gate and up are taken in turn, not half and half": Mistake(
+        UP,
+        "gate_ptr, d, H + h,",
+        "gate_ptr, d, 1 + h,",
+        check_values,
+        VISITS,
+        "output 0 is wrong",
+    ),
+    "the sigmoid's own gradient is left out": Mistake(
+        UP,
+        "da * up * s * (1.0 + gate * (1.0 - s))",
+        "da * up * s",
+        check_gradients,
+        VISITS_HALVES,
+        "gradient of input 0 is wrong",
+    ),
+    "gate is kept where up belongs": Mistake(
+        UP,
+        "tl.store(kept_at + H, up, mask=inside)",
+        "tl.store(kept_at + H, gate, mask=inside)",
+        check_gradients,
+        VISITS_HALVES,
+        "gradient of input 0 is wrong",
+    ),
+    "dW is summed from the wrong tokens": Mistake(
+        UP,
+        "other=0) // K).to(tl.int64)\n        x_at",
+        "other=0) % K).to(tl.int64)\n        x_at",
+        check_gradients,
+        VISITS_HALVES,
+        "gradient of input 1 is wrong",
+    ),
+    "the last visit of each token is forgotten": Mistake(
+        UP,
+        "for k in range(K):",
+        "for k in range(K - 1):",
+        check_gradients,
+        VISITS_HALVES,
+        "gradient of input 0 is wrong",
     ),
 }
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import kernels
 from kernels import grouped_gemm as grouped_gemm_module
 from kernels import moe_up as module
 from kernels.moe_up import (
@@ -15,6 +16,7 @@ from kernels.moe_up import (
     moe_up_reference,
 )
 from kernels.operation import KERNEL_DTYPES, Cost
+from tests.kernels.access_checks import check_accesses
 from tests.kernels.cases import Case
 from tests.kernels.expert_cases import experts_of, first_of, normal, places_of
 from tests.kernels.guarded_memory import LAYOUTS
@@ -130,11 +132,13 @@ UP = MixedOperation(
         refused("gate_up must be float32; got float16.", gate_up=GATE_UP.half()),
         refused("row must be a torch.Tensor; got list.", row=[[3, 0]]),
         refused(
-            "row must have shape (T, K) with at least one expert a token; got (6,).",
+            "row must have shape (T, K), tokens by experts a token, with K 1 to 32; "
+            "got (6,).",
             row=ROW.flatten(),
         ),
         refused(
-            "row must have shape (T, K) with at least one expert a token; got (3, 0).",
+            "row must have shape (T, K), tokens by experts a token, with K 1 to 32; "
+            "got (3, 0).",
             row=ROW[:, :0],
         ),
         refused(
@@ -263,6 +267,21 @@ class Spy:
 
 
 @needs_a_kernel
+def test_a_tokens_visits_are_added_in_float32():
+    """32 visits to one expert have the same gradient, and 32 times that is exact. In
+    bfloat16 3, 5, 6, ... times it would be rounded on the way."""
+    K, one = 32, torch.zeros(1, 1, dtype=torch.int32)
+    x, gate_up, slot, row, first = small_inputs(torch.bfloat16, (1, K, 1, 9, 5, 1))
+
+    def dx(*places):
+        a = moe_up(x, gate_up, *(p.to(DEVICE) for p in places), interpret=INTERPRET)
+        return torch.autograd.grad(a, x, torch.ones_like(a))[0]
+
+    dx_of_one = dx(one.flatten(), one, torch.tensor([0, 1], dtype=torch.int32))
+    assert torch.equal(dx(slot, row, first), K * dx_of_one)
+
+
+@needs_a_kernel
 def test_gradients_have_the_same_bits_every_time():
     x, gate_up, *places = small_inputs(shape=(60, 2, 3, 5, 6, 2))
 
@@ -342,6 +361,14 @@ def test_the_counts_are_never_read_by_the_cpu(monkeypatch):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     a = moe_up(x, gate_up, *places, interpret=INTERPRET)
     torch.autograd.grad(a, (x, gate_up), torch.ones_like(a))
+
+
+@pytest.mark.skipif(not kernels.INTERPRETED, reason="recorded in the interpreter")
+@pytest.mark.parametrize("busy", [1, 2, 6])
+def test_no_program_writes_what_is_anothers(busy):
+    """Weights of experts without rows are not read."""
+    case = Case((23, 3, 6, 7, 11, busy), torch.float32)
+    check_accesses(UP, case, partly=["gate_up_ptr"])
 
 
 def test_the_costs_by_hand():
