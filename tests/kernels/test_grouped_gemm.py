@@ -16,7 +16,7 @@ from kernels.grouped_gemm import (
 from kernels.operation import KERNEL_DTYPES, Cost
 from tests.kernels.access_checks import check_accesses
 from tests.kernels.cases import Case
-from tests.kernels.expert_cases import experts_of, first_of, normal
+from tests.kernels.expert_cases import normal, routing
 from tests.kernels.guarded_memory import LAYOUTS
 from tests.kernels.harness import DEVICE, INTERPRET, BadCall, needs_a_kernel
 from tests.kernels.harness_mixed import MixedKernelTests, MixedOperation
@@ -49,7 +49,7 @@ DY_CASES = [
 def inputs(shape, generator):
     """x, weight and first."""
     R, E, C, N, busy = shape
-    first = first_of(experts_of(R, E, busy, generator), E)
+    *_, first = routing(R, 1, E, busy, generator)
     return [
         normal(R, C, generator=generator),
         normal(E, C, N, generator=generator),

@@ -18,7 +18,7 @@ from kernels.moe_up import (
 from kernels.operation import KERNEL_DTYPES, Cost
 from tests.kernels.access_checks import check_accesses
 from tests.kernels.cases import Case
-from tests.kernels.expert_cases import experts_of, first_of, normal, places_of
+from tests.kernels.expert_cases import normal, routing
 from tests.kernels.guarded_memory import LAYOUTS
 from tests.kernels.harness import (
     ARITHMETIC,
@@ -61,10 +61,9 @@ DY_CASES = [
 def inputs(shape, generator):
     """x, gate_up, slot, row and first; gate and up of x's size."""
     T, K, E, D, H, busy = shape
-    expert_R = experts_of(T * K, E, busy, generator)
     gate_up = normal(E, D, 2 * H, generator=generator) / D**0.5
     x = normal(T, D, generator=generator)
-    return [x, gate_up, *places_of(expert_R, K), first_of(expert_R, E)]
+    return [x, gate_up, *routing(T, K, E, busy, generator)]
 
 
 def product_error(dtype):
