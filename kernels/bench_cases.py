@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels import grouped_gemm as grouped_gemm_module
 from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
 from kernels import mhc_project as mhc_project_module
@@ -25,6 +26,7 @@ from kernels import mhc_streams
 from kernels import moe_combine as moe_combine_module
 from kernels import moe_permute as moe_permute_module
 from kernels import moe_router as moe_router_module
+from kernels import moe_up as moe_up_module
 from kernels import rms_norm as rms_norm_module
 from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
@@ -57,6 +59,7 @@ class Bench:
         dtypes: in which it is timed.
         odd: a shape that no block size divides, checked beside those timed.
         axes: what the numbers of a shape count.
+        tolerances: how many times the gate's TOLERANCE a right result may be off.
     """
 
     name: str
@@ -73,6 +76,7 @@ class Bench:
     dtypes: Sequence[torch.dtype] = KERNEL_DTYPES
     odd: tuple[int, ...] = (37, 1021)
     axes: str = "rows × elements of a row"
+    tolerances: float = 1.0
 
 
 def all_benches() -> list[Bench]:
@@ -118,6 +122,7 @@ def all_benches() -> list[Bench]:
         ),
         *_mhc_benches(),
         *_routing_benches(),
+        *_expert_benches(),
     ]
 
 
@@ -224,6 +229,48 @@ def _routing_benches() -> list[Bench]:
     ]
 
 
+def _expert_benches() -> list[Bench]:
+    """The experts themselves, in bfloat16, beside PyTorch's grouped product.
+
+    The reference goes through the experts in a loop. `moe_up` rounds on the way to
+    its gradients: emulated in PyTorch with 64 experts, the worst of 1e7 elements of
+    dW was off by 1.1 tolerances, and here there are 4e8.
+    """
+    experts: dict[str, Any] = {"dtypes": (torch.bfloat16,)}
+    return [
+        Bench(
+            name="moe_up",
+            kernel=moe_up_module.moe_up,
+            reference=moe_up_module.moe_up_reference,
+            eager=_grouped_mm_up,
+            inputs=_tokens_and_experts,
+            cost=moe_up_module.moe_up_cost,
+            backward_cost=moe_up_module.moe_up_backward_cost,
+            shapes=moe_up_module.BENCHMARK_SHAPES,
+            # Its backward launches grouped_gemm's product too.
+            specs=[*moe_up_module.SPECS, *grouped_gemm_module.SPECS],
+            odd=(37, 3, 5, 141, 67),
+            axes="tokens × experts of a token × experts × width × hidden width",
+            tolerances=2.0,
+            **experts,
+        ),
+        Bench(
+            name="grouped_gemm",
+            kernel=grouped_gemm_module.grouped_gemm,
+            reference=grouped_gemm_module.grouped_gemm_reference,
+            eager=_grouped_mm,
+            inputs=_rows_and_experts,
+            cost=grouped_gemm_module.grouped_gemm_cost,
+            backward_cost=grouped_gemm_module.grouped_gemm_backward_cost,
+            shapes=grouped_gemm_module.BENCHMARK_SHAPES,
+            specs=grouped_gemm_module.SPECS,
+            odd=(301, 5, 141, 133),
+            axes="rows × experts × width in × width out",
+            **experts,
+        ),
+    ]
+
+
 def _routed(router: Function) -> Function:
     """The router on logits_TGN and bias_GN, N experts in each of G groups."""
 
@@ -273,6 +320,48 @@ def _rows_and_weights(
     row_R = torch.randperm(T * K, generator=generator, device=generator.device)
     weight_TK = _normal(T, K, torch.float32, generator)
     return _normal(T * K, D, dtype, generator), weight_TK, row_R.view(T, K).int()
+
+
+def _tokens_and_experts(
+    T: int, K: int, E: int, D: int, H: int, dtype: torch.dtype, generator: Any
+) -> tuple[Tensor, ...]:
+    """K different experts for each token, by chance, and gates of about size 1."""
+    order_TE = torch.rand(T, E, generator=generator, device=generator.device).argsort(1)
+    routing = moe_permute_module.moe_permute_reference(order_TE[:, :K], E)
+    gate_up_ED2H = _weights(E, D, 2 * H, dtype, generator)
+    return _normal(T, D, dtype, generator), gate_up_ED2H, *routing
+
+
+def _rows_and_experts(
+    R: int, E: int, C: int, N: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Rows of experts drawn by chance."""
+    device = generator.device
+    expert_R = torch.randint(E, (R, 1), generator=generator, device=device)
+    *_, first_E1 = moe_permute_module.moe_permute_reference(expert_R, E)
+    weight_ECN = _weights(E, C, N, dtype, generator)
+    return _normal(R, C, dtype, generator), weight_ECN, first_E1
+
+
+def _weights(
+    E: int, C: int, N: int, dtype: torch.dtype, generator: torch.Generator
+) -> Tensor:
+    """Of a size that keeps a row's: normal numbers by 1 / sqrt(C)."""
+    weight = _normal(E, C, N, torch.float32, generator).detach()
+    return weight.div_(C**0.5).to(dtype).requires_grad_()
+
+
+def _grouped_mm(x: Tensor, weight: Tensor, first: Tensor) -> Tensor:
+    return F.grouped_mm(x, weight, offs=first[1:])
+
+
+def _grouped_mm_up(
+    x: Tensor, gate_up: Tensor, slot: Tensor, row: Tensor, first: Tensor
+) -> Tensor:
+    """The rows copied, one product for gate and up, and SwiGLU."""
+    x_RD = x.index_select(0, slot // row.shape[1])
+    gate, up = _grouped_mm(x_RD, gate_up, first).chunk(2, -1)
+    return F.silu(gate) * up
 
 
 def _normal(*size: Any) -> Tensor:

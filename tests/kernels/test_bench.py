@@ -45,7 +45,12 @@ def setting(**changes):
 @pytest.fixture
 def benches():
     """Every operation on small shapes: softmax and RMSNorm first."""
-    small = {2: ((4, 8), (3, 16)), 3: ((4, 2, 8), (3, 4, 16))}
+    small = {
+        2: ((4, 8), (3, 16)),
+        3: ((4, 2, 8), (3, 4, 16)),
+        4: ((40, 3, 8, 16), (24, 4, 16, 8)),
+        5: ((20, 2, 3, 8, 8), (8, 3, 4, 16, 8)),
+    }
     return [
         dataclasses.replace(each, shapes=small[len(each.odd)])
         for each in bench_cases.all_benches()
@@ -244,6 +249,40 @@ def test_each_of_two_outputs_is_checked(benches, which):
     broken = dataclasses.replace(project, kernel=wrong)
     with pytest.raises(BenchError, match=f"mhc_project is wrong.*output {which} of"):
         measure([broken], setting())
+
+
+@pytest.mark.parametrize("name", ["moe_up", "grouped_gemm"])
+def test_experts_have_rows_beside_pytorchs_grouped_product(benches, name):
+    """Indices among the inputs, which have no gradient."""
+    bench = next(each for each in benches if each.name == name)
+    record = measure([bench], setting(), report=lambda line: None)
+    assert record["left_out"] == []
+    found = {
+        (r["implementation"], r["direction"], (*r["shape"],)) for r in record["rows"]
+    }
+    assert found == {
+        (implementation, direction, shape)
+        for implementation in ("kernel", "eager", "reference")
+        for direction in ("forward", "backward")
+        for shape in bench.shapes
+    }
+
+
+def test_an_operation_that_rounds_on_the_way_may_be_off_by_more(benches):
+    """What is off by 1.5 of bfloat16's tolerances, 2^-6, passes with two only."""
+    bench = next(each for each in benches if each.name == "moe_up")
+
+    def off(*inputs):
+        # In float32, so that nothing else is off.
+        exact = [x.float() if x.is_floating_point() else x for x in inputs]
+        return (1 + 1.5 * 2**-6) * bench.reference(*exact)
+
+    def fault(tolerances):
+        judged = dataclasses.replace(bench, tolerances=tolerances)
+        return bench_check.fault(judged, off, bench.shapes[0], torch.bfloat16, "cpu")
+
+    assert fault(bench.tolerances) is None
+    assert "0.016 is allowed" in fault(1.0)
 
 
 def test_what_has_no_gradient_is_timed_forward_only(benches):
