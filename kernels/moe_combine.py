@@ -127,9 +127,11 @@ def combine_launch(K: int) -> dict[str, Any]:
 
     A tile is 4 tokens by 256 elements, a warp for each token: a thread holds 8
     elements, which in half precision are the 16 bytes that it can load at once, and
-    sums over a token's elements stay within a warp.
+    sums over a token's elements stay within a warp. Above 16 experts half of that, or
+    a thread's registers would not do.
     """
-    return {"K": K, "BLOCK_T": 4, "BLOCK_D": 256, "num_warps": 4, "num_stages": 1}
+    BLOCK_D = 256 if K <= 16 else 128
+    return {"K": K, "BLOCK_T": 4, "BLOCK_D": BLOCK_D, "num_warps": 4, "num_stages": 1}
 
 
 def backward_launch(K: int) -> dict[str, Any]:
