@@ -3,6 +3,7 @@
 import importlib
 import json
 
+import numpy as np
 import pytest
 
 from labsupport.claims.record import Experiment, experiments_of
@@ -28,7 +29,15 @@ def test_one_row_comes_out_as_recorded(experiment: Experiment):
     again = experiment.run(**trial, scale="ci")
     for metric, value in again.items():
         if metric not in experiment.clocks:
-            assert value == pytest.approx(recorded[metric], rel=0.05), metric
+            assert near(value, recorded[metric]), metric
+
+
+def near(value, recorded) -> bool:
+    """Within 5 percent; a table as a whole, as one token may change its expert."""
+    if not (isinstance(value, list) and isinstance(value[0], list)):
+        return value == pytest.approx(recorded, rel=0.05)
+    mine, theirs = (np.array(table, dtype=float) for table in (value, recorded))
+    return np.abs(mine - theirs).sum() <= 0.05 * np.abs(theirs).sum()
 
 
 @pytest.mark.parametrize("file", sorted(MEASUREMENTS.glob("*/lab_*.json")), ids=str)
