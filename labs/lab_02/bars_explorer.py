@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from labs.lab_02.captions import caption_below
 from labs.lab_02.experiments import SNAPSHOTS, SPEEDS, TUNING
 from labs.lab_02.loads import DEAD
 from labs.lab_02.plan import TOY
@@ -69,32 +70,26 @@ def draw(
     (row,) = rows
     at = STEPS.index(step)
     view = load_view(row["loads"][at], row["biases"][at], title)
-    view.figure.add_annotation(
-        text=caption(row["origin"]),
-        showarrow=False,
-        x=0,
-        xref="paper",
-        xanchor="left",
-        y=0,
-        yref="paper",
-        yanchor="top",
-        yshift=-50,
-        font={"size": 11},
-    )
+    caption_below(view.figure, caption(row["origin"]))
     return view
 
 
-def load_view(loads: list[float], biases: list[float], title: str) -> View:
-    """Loads over an even load, and the biases below them."""
+def load_view(
+    loads: list[float], biases: list[float] | None, title: str
+) -> View:
+    """Loads over an even load, and the biases below them, if there are any."""
     E = len(loads)
     experts = list(range(E))
     colours = [
         VERMILION if load < DEAD else ORANGE if load > 2 else BLUE
         for load in loads
     ]
-    figure = make_subplots(
-        rows=2, row_heights=[0.68, 0.32], vertical_spacing=0.09
-    )
+    if biases is None:
+        figure = make_subplots(rows=1)
+    else:
+        figure = make_subplots(
+            rows=2, row_heights=[0.68, 0.32], vertical_spacing=0.09
+        )
     figure.add_bar(
         x=experts,
         y=loads,
@@ -103,23 +98,10 @@ def load_view(loads: list[float], biases: list[float], title: str) -> View:
         hovertemplate="expert %{x}: %{y:.2f} of an even load<extra></extra>",
     )
     figure.add_hline(y=1, line={"color": "#6b7280", "dash": "dash"}, row=1)
-    figure.add_bar(
-        x=experts,
-        y=biases,
-        marker={"color": "#9ca3af"},
-        showlegend=False,
-        row=2,
-        col=1,
-        hovertemplate="expert %{x}: bias %{y:+.3f}<extra></extra>",
-    )
     figure.update_yaxes(
         title="load / even", range=[0, max(3.2, max(loads))], row=1
     )
-    far = max(0.05, *(abs(bias) for bias in biases))
-    figure.update_yaxes(title="bias", range=[-1.1 * far, 1.1 * far], row=2)
-    figure.update_xaxes(showticklabels=False, row=1)
-    figure.update_xaxes(title="expert", dtick=1, row=2)
-    figure.update_layout(title=title, height=430, margin={"t": 48, "b": 76})
+    table: dict[str, list[Any]] = {"expert": experts, "load / even": loads}
     violation = max(loads) - 1
     dead = sum(load < DEAD for load in loads)
     sentence = (
@@ -127,9 +109,26 @@ def load_view(loads: list[float], biases: list[float], title: str) -> View:
         f"{max(loads):.2f} times an even load, the idlest {min(loads):.2f}; "
         f"{dead} {'is' if dead == 1 else 'are'} dead."
     )
-    if any(biases):
-        sentence += (
-            f" Biases go from {min(biases):+.3f} to {max(biases):+.3f}."
+    if biases is None:
+        figure.update_xaxes(title="expert", dtick=1)
+    else:
+        figure.add_bar(
+            x=experts,
+            y=biases,
+            marker={"color": "#9ca3af"},
+            showlegend=False,
+            row=2,
+            col=1,
+            hovertemplate="expert %{x}: bias %{y:+.3f}<extra></extra>",
         )
-    table = {"expert": experts, "load / even": loads, "bias": biases}
+        far = max(0.05, *(abs(bias) for bias in biases))
+        figure.update_yaxes(title="bias", range=[-1.1 * far, 1.1 * far], row=2)
+        figure.update_xaxes(showticklabels=False, row=1)
+        figure.update_xaxes(title="expert", dtick=1, row=2)
+        table["bias"] = biases
+        if any(biases):
+            sentence += (
+                f" Biases go from {min(biases):+.3f} to {max(biases):+.3f}."
+            )
+    figure.update_layout(title=title, height=430, margin={"t": 48})
     return View(figure, sentence, table)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import torch
 
 from labs.lab_02 import language, toy_runs
+from labs.lab_02.captions import caption_below
 from labs.lab_02.loads import information_share
 from labs.lab_02.toy import DOMAINS
 from labsupport.claims.provenance import caption
@@ -122,18 +123,7 @@ def draw(records: Mapping[str, Any], data: str, arm: str, seed: int) -> View:
         title=f"The expert tells {share:.0%} of the {_what(data)}",
         margin={"l": 92, "b": 84},
     )
-    figure.add_annotation(
-        text=caption(origin),
-        showarrow=False,
-        x=0,
-        xref="paper",
-        xanchor="left",
-        y=0,
-        yref="paper",
-        yanchor="top",
-        yshift=-56,
-        font={"size": 11},
-    )
+    caption_below(figure, caption(origin))
     sentence = (
         f"{title}: knowing the expert tells {share:.0%} of the {_what(data)} "
         "(mutual information over entropy)."

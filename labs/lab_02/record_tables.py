@@ -8,6 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from labs.lab_02 import language, toy_runs
+from labs.lab_02.captions import caption_below
 from labs.lab_02.experiments import (
     ALPHAS,
     RULE_SPEEDS,
@@ -91,7 +92,9 @@ def language_view() -> View:
     rows = rows_of("language")
     figure = go.Figure()
     table: dict[str, list[Any]] = {"model": [], "loss": [], "MaxVio": []}
+    symbols = ("circle", "square", "diamond")
     for number, arm in enumerate(("none", "sequence", "free")):
+        symbol = symbols[number]
         mine = pick(rows, arm=arm)
         figure.add_scatter(
             x=[row["max_vio"] for row in mine],
@@ -101,7 +104,11 @@ def language_view() -> View:
             marker={
                 "size": 11,
                 "color": COLOURS[number],
-                "symbol": ("circle", "square", "diamond")[number],
+                "symbol": [
+                    symbol
+                    + "-open" * (row["lr"] == min(r["lr"] for r in rows))
+                    for row in mine
+                ],
             },
         )
         for row in mine:
@@ -208,12 +215,12 @@ def batch_size_view() -> View:
 def update_lines() -> list[str]:
     """The rules of moving a bias, at three speeds each."""
     rows = rows_of("updates")
-    lines = [f"{'rule':16}{'speed':>8}{'loss':>24}{'MaxVio':>22}"]
+    lines = [f"{'rule':16}{'speed':>8}{'loss':>27}{'MaxVio':>22}"]
     for arm, speeds in RULE_SPEEDS.items():
         for level, speed in enumerate(speeds):
             mine = pick(rows, arm=arm, level=level)
             lines.append(
-                f"{arm:16}{speed:>8g}{words(mine, 'validation', 4):>24}"
+                f"{arm:16}{speed:>8g}{words(mine, 'validation', 4):>27}"
                 f"{words(mine, 'max_vio', 2):>22}"
             )
     return lines
@@ -310,14 +317,18 @@ def toy_view(yours: dict[str, dict[str, float]] | None = None) -> View:
     figure.update_xaxes(
         title="MaxVio on validation data (grey: counts as balanced)"
     )
-    figure.update_yaxes(title="validation loss (MSE)", type="log", dtick="D1")
+    ticks = (0.04, 0.05, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4)
+    figure.update_yaxes(
+        title="validation loss (MSE)",
+        type="log",
+        tickvals=ticks,
+        ticktext=ticks,
+    )
     figure.update_layout(
-        title={
-            "text": f"small: sweeps, large: fresh tasks; {caption('balance')}",
-            "font": {"size": 11},
-        },
+        title="Loss and balance on the toy (small: sweeps, large: fresh tasks)",
         margin={"t": 92},
     )
+    caption_below(figure, caption("balance"))
     sentence = "On fresh tasks: " + "; ".join(
         f"{NAMES[arm]}: loss {words(pick(reports, arm=arm), 'validation')}, MaxVio "
         f"{words(pick(reports, arm=arm), 'max_vio', 2)}"

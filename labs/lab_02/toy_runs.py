@@ -45,7 +45,8 @@ class Watched:
         run: the training.
         task: what it was trained on.
         max_vio: MaxVio of every step's batch.
-        load_SE: at the steps asked for, loads over an even load.
+        load_SE: at the steps asked for, loads over an even load, mean of the steps
+            since the last such step.
         bias_SE: the biases there, after their update.
     """
 
@@ -109,14 +110,17 @@ def train_toy(
         )
     steps = steps or plan.steps
     watched = Watched(Run(model, title, steps), task)
+    since_E = torch.zeros(EXPERTS)
 
     def measure(_: Any) -> dict[str, float]:
         assert balancer.load_LE is not None
         load_E, bias_E = balancer.load_LE[0], model.layer.bias_E
         watched.max_vio.append(max_violation(load_E))
         step = len(watched.max_vio)
+        since_E.add_(load_E.cpu())
         if keep(step):
-            even_E = load_E / load_E.mean()
+            even_E = since_E / since_E.mean()
+            since_E.zero_()
             watched.load_SE.append([round(v, 3) for v in even_E.tolist()])
             watched.bias_SE.append([round(v, 4) for v in bias_E.tolist()])
         if watch is not None:

@@ -90,7 +90,7 @@ for layer, load_E in enumerate(opening.load_LE):
     print(f"layer {layer}: MaxVio {max_violation(load_E):.2f}, ", end="")
     print(f"{idle} of 16 experts had no token in the last batch")
 load_E = opening.load_LE[-1] / opening.load_LE[-1].mean()
-view = load_view(load_E.tolist(), [0.0] * 16, "last layer, last batch")
+view = load_view(load_E.tolist(), None, "Last layer, last batch")
 show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="collapse-text"
@@ -121,7 +121,7 @@ print(record.caption("language"))
 # %% id="predict" tags=["nbval-ignore-output"]
 lab.predict(
     "collapse",
-    "What is the validation loss of the collapsed model, beside the balanced one?",
+    "The collapsed model's validation loss, beside the balanced one's?",
     [
         "higher by more than 0.05 nats a byte",
         "within 0.05 nats a byte",
@@ -326,8 +326,8 @@ for arm, found in yours.items():
 # %% [markdown] id="play-text"
 # ## Play (72 – 92 min)
 #
-# **Loads and biases, step by step.** Trainings of the record; *uneven* domains differ
-# in how often they occur.
+# **Loads and biases, step by step.** Trainings of the record; loads are means over the
+# 25 steps before the one shown. *Uneven* domains differ in how often they occur.
 #
 # Try this:
 # 1. Even domains, the last step. Which speeds balance? What does 0.1 do, and why?
