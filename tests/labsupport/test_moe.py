@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from labsupport.errors import LabError
-from labsupport.nn import GPT, GPTConfig, MixtureOfExperts
+from labsupport.nn import GPT, GPTConfig, MixtureOfExperts, moe_balance
 from labsupport.nn.moe_balance import (
     AuxiliaryLoss,
     LoadBalancer,
@@ -198,6 +198,23 @@ def test_algorithm_1_step_by_step_by_hand():
     assert torch.allclose(layer.bias_E, torch.tensor([0.0, 0.6, -0.5]).double())
     balancer.step()  # nothing was counted, so nothing is known
     assert torch.allclose(layer.bias_E, torch.tensor([0.0, 0.6, -0.5]).double())
+
+
+def test_counts_of_all_ranks_come_before_the_sign(monkeypatch):
+    """Here expert 0 is busy, on the other rank expert 1 is, and more so."""
+    layer = mixture(experts=2, top_k=1)
+    layer.bias_E.zero_()
+    balancer = LoadBalancer(layer, 0.1)
+
+    def add_the_other_rank(count_LE, group):
+        count_LE += torch.tensor([[0.0, 10.0]])
+
+    monkeypatch.setattr(moe_balance.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(moe_balance.dist, "all_reduce", add_the_other_rank)
+    layer.count_E.copy_(torch.tensor([4.0, 0.0]))
+    balancer.step()
+    assert layer.bias_E.tolist() == [0.1, -0.1]
+    assert balancer.load_LE.tolist() == [[4, 10]]
 
 
 def test_the_update_uses_the_batch_before():
