@@ -209,6 +209,7 @@ def test_claim_files_hold_nothing_else():
         "sentence",
         "source",
         "note",
+        "source_note",
         "rule",
         "source_rule",
     }
