@@ -150,9 +150,9 @@ print("\n".join(stream_lines()))
 
 # %% [markdown] id="reveal-after"
 # *Why was I wrong?* If you expected NaN, or a loss that goes up: every branch
-# normalises what it reads, and so does the last layer. The lanes may be a thousand
-# times too large for float16, and no branch ever sees it. **The loss hides the growth; the number format
-# does not.** Others found the same
+# normalises what it reads, and so does the last layer. The lanes may be far too large
+# for float16, and no branch ever sees it. **The loss hides the growth; the number
+# format does not.** Others found the same
 # [at 1.7 billion parameters](https://taylorkolasinski.com/notes/mhc-reproduction-part2):
 # gains of ten thousand, and no crash.
 #
@@ -259,9 +259,9 @@ print("\n".join(record.least_lines()))
 #
 # How do you make a matrix doubly stochastic, so that gradients pass through? Take
 # exp, so that nothing is negative. (Mind the overflow: exp of a logit above 88 is
-# infinite in float32. Any factor of a column is undone by the next step.) Divide every column by its sum. That spoils the
-# rows: divide every row by its sum. That spoils the columns, but less. Repeat
-# (equation 9; the paper takes 20 iterations):
+# infinite in float32. Any factor of a column is undone by the next step.) Divide
+# every column by its sum. That spoils the rows: divide every row by its sum. That
+# spoils the columns, but less. Repeat (equation 9; the paper takes 20 iterations):
 #
 # $$M^{(0)} = \exp(\tilde H), \qquad
 # M^{(t)} = \mathcal T_r\big(\mathcal T_c(M^{(t-1)})\big)$$
@@ -501,9 +501,9 @@ print(record.caption("time"))
 # (see `data/claims/`); `mhc-theory` is arithmetic and needs no run. Each rule names its
 # metric and effect, mHC held against HC or against the plain residual, with the 95 %
 # interval over seeds. (A `log10_gain` of -2 is a gain a hundred times smaller. A `ms`
-# saving of 0.05 is a step 5 % shorter; a negative one is a longer step. Where no run of either failed, the interval has no width, but
-# that is not certainty: after 60 runs without a failure a rate of up to 5 percent is
-# still possible.)
+# saving of 0.05 is a step 5 % shorter; a negative one is a longer step. Where no run
+# of either failed, the interval has no width, but that is not certainty: after 60 runs
+# without a failure a rate of up to 5 percent is still possible.)
 
 # %% id="verdicts" tags=["nbval-check-output"]
 print("\n".join(record.verdict_lines()))
