@@ -124,7 +124,7 @@ def loss_lines() -> list[str]:
             below = sum(mine[seed] < theirs[seed] for seed in mine)
             cells.append(f"{below} of {len(mine)}")
         lines.append(
-            f"{NAMES[arm]} below {NAMES[other]}".ljust(18)
+            f"{NAMES[arm]} < {NAMES[other]}".ljust(18)
             + f"{cells[0]:>6}"
             + "".join(f"{cell:>12}" for cell in cells[1:])
         )

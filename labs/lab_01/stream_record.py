@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -51,8 +52,8 @@ def stream_view(stream: str) -> View:
     )
     figure.add_annotation(
         text="float16 ends here: 65,504",
-        x=0, xref="x domain", xanchor="left", xshift=4,
-        y=4.82, yref="y2", yanchor="bottom",
+        x=1, xref="x domain", xanchor="right", xshift=-4,
+        y=math.log10(FLOAT16_MAX), yref="y2", yanchor="top",
         showarrow=False, font={"size": 12},
     )  # fmt: skip
     figure.update_yaxes(title_text="loss (nats per token)", row=1)

@@ -78,7 +78,7 @@ def of_rate(gains, arm, rate):
 def test_losses_are_compared_seed_by_seed(gains):
     lines = tables.loss_lines()
     for line, mine, theirs in ((-2, "hc", "mhc"), (-1, "mhc", "residual")):
-        counts = lines[line].removeprefix(f"{NAMES[mine]} below {NAMES[theirs]}")
+        counts = lines[line].removeprefix(f"{NAMES[mine]} < {NAMES[theirs]}")
         wanted = []
         for rate in tables.rates_of(gains):
             ours, others = of_rate(gains, mine, rate), of_rate(gains, theirs, rate)
@@ -100,6 +100,11 @@ def test_the_numbers_in_the_text_are_the_record(gains):
     assert f"has {mhc:.2f}." in text
     grown = [10 ** row["log10_gain"] for row in of_rate(gains, "hc", 1e-2).values()]
     assert f"{min(grown):.0f} to {max(grown):,.0f}-fold" in text
+    sizes = [
+        max(row["largest"])
+        for row in tables.pick(tables.rows_of("stream"), arm="mhc", stream="float16")
+    ]
+    assert f"reach {max(sizes):,.0f}" in text
     apart = [row["mixed"][-1] for row in of_rate(gains, "hc", 3e-2).values()]
     assert sum(value < 1e-3 for value in apart) == 4
     assert f"in the fifth it is {max(apart):.4f}" in text
