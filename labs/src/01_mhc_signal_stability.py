@@ -31,8 +31,8 @@
 # two ranks, the kernel, memory, eleven ways to get it wrong. They stand at the end
 # and nothing needs them.
 #
-# It builds on [lab 00](00_start_here.ipynb). On two CPU cores it computes for
-# about two minutes.
+# It builds on [lab 00](00_start_here.ipynb). On two free CPU cores it computes for
+# about a minute, on a busy machine for three.
 
 # %% id="parameters" tags=["parameters", "nbval-ignore-output"]
 scale = None  # "ci", "cpu" or "gpu"; None: what LABS_SCALE says, else "cpu"
