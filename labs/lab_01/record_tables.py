@@ -205,7 +205,7 @@ def loss_view(yours: dict[str, float] | None = None) -> View:
     best = min(ARMS, key=lambda arm: min(table[NAMES[arm]]))
     figure.update_layout(
         title=f"Lowest median loss: {NAMES[best]}. (Five seeds, lowest to highest)",
-        height=430,
+        height=400,
         margin={"t": 92, "b": 76},  # the legend may need two lines
     )
     small_print(figure, "gain")

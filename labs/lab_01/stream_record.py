@@ -15,7 +15,6 @@ from labs.lab_01.record_tables import Row, pick, rows_of, small_print
 from labs.lab_01.stream_size import FLOAT16_MAX
 from labsupport.explore import View
 
-WATCHED = ("residual", "mhc", "hc")
 TICKS = {1: "1", 1e2: "100", 1e4: "10⁴", 1e6: "10⁶", 1e8: "10⁸"}
 
 
@@ -36,7 +35,9 @@ def stream_lines() -> list[str]:
 
 
 def stream_view(stream: str) -> View:
-    """Loss above, largest number of the stream below, a line for each training.
+    """Loss above, largest number of the stream below.
+
+    HC has a line for each training, the others the median of theirs.
 
     Args:
         stream: "float16" or "float32". A cross marks where a training ended in
@@ -44,9 +45,10 @@ def stream_view(stream: str) -> View:
     """
     rows = pick(rows_of("stream"), stream=stream)
     figure = make_subplots(rows=2, shared_xaxes=True, vertical_spacing=0.06)
-    for arm in WATCHED:
-        for count, row in enumerate(pick(rows, arm=arm)):
-            _add_training(figure, arm, row, named=not count)
+    for arm in ("residual", "mhc"):
+        _add_training(figure, arm, _median(pick(rows, arm=arm)), named=True)
+    for count, row in enumerate(pick(rows, arm="hc")):
+        _add_training(figure, "hc", row, named=not count)
     figure.add_hline(
         y=FLOAT16_MAX, row=2, col=1, line={"dash": "dash", "color": "#6b7280"}
     )
@@ -56,7 +58,7 @@ def stream_view(stream: str) -> View:
         y=math.log10(FLOAT16_MAX), yref="y2", yanchor="top",
         showarrow=False, font={"size": 12},
     )  # fmt: skip
-    figure.update_yaxes(title_text="loss (nats per token)", row=1)
+    figure.update_yaxes(title_text="nats per token", row=1)
     figure.update_yaxes(
         title_text="largest number",
         type="log",
@@ -64,24 +66,39 @@ def stream_view(stream: str) -> View:
         ticktext=list(TICKS.values()),
         row=2,
     )
+    figure.update_xaxes(showgrid=False)  # a smaller picture
     figure.update_xaxes(title_text="step", row=2)
     figure.update_layout(
         title=f"The loss falls while HC's stream grows ({stream} stream)",
-        height=500,
+        height=370,
         margin={"b": 76},
     )
     small_print(figure, "stream")
     return View(figure, _words(rows, stream), _table(rows))
 
 
+def _median(rows: list[Row]) -> Row:
+    """The median of trainings that all went to the end, window by window."""
+    curves = {
+        name: [
+            statistics.median(column)
+            for column in zip(*(row[name] for row in rows), strict=True)
+        ]
+        for name in ("loss", "largest")
+    }
+    return {"step": rows[0]["step"], "failed": 0, **curves}
+
+
 def _add_training(figure: go.Figure, arm: str, row: Row, named: bool) -> None:
     colour, dash, _ = LOOK[arm]
-    line = {"color": colour, "dash": dash, "width": 1.5}
+    line = {"color": colour, "dash": dash, "width": 1.5 if arm == "hc" else 3}
     for place, name in ((1, "loss"), (2, "largest")):
         figure.add_scatter(
             x=row["step"],
             y=row[name],
-            name=NAMES[arm],
+            name="HC, five trainings"
+            if arm == "hc"
+            else f"{NAMES[arm]}, median",
             legendgroup=arm,
             showlegend=named and place == 1,
             mode="lines",

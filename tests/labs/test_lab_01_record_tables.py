@@ -150,7 +150,11 @@ def test_the_streams_picture_is_the_record(stream):
     crosses = [trace for trace in view.figure.data if trace.mode == "markers"]
     assert len(crosses) == 2 * len(failed)
     lines = [trace for trace in view.figure.data if trace.mode == "lines"]
-    assert len(lines) == 2 * len(rows)
+    hc = [trace for trace in lines if trace.name.startswith("HC")]
+    assert len(hc) == 2 * len(tables.pick(rows, arm="hc"))
+    (size,) = (t for t in lines if t.name == "mHC, median" and t.yaxis == "y2")
+    wanted = [row["largest"][-1] for row in tables.pick(rows, arm="mhc")]
+    assert size.y[-1] == statistics.median(wanted)
     assert ("end in NaN" in view.sentence) == bool(failed)
     if stream == "float16":
         assert {row["arm"] for row in failed} == {"hc"}
