@@ -59,6 +59,7 @@ def stream_view(stream: str) -> View:
         showarrow=False, font={"size": 12},
     )  # fmt: skip
     figure.update_yaxes(title_text="nats per token", row=1)
+    figure.update_yaxes(title_font={"size": 13})
     figure.update_yaxes(
         title_text="largest number",
         type="log",
