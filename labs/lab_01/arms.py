@@ -21,7 +21,7 @@ NAMES = {
     "residual": "residual",
     "hc": "HC",
     "mhc": "mHC",
-    "identity": "identity-HC",
+    "identity": "identity-mHC",
     "row_softmax": "row softmax",
 }
 """As figures and text call them."""

@@ -89,6 +89,13 @@ def _reversed(res_Lnn: Tensor) -> Tensor:
     return product_nn
 
 
+def _signed_sums(res_Lnn: Tensor) -> Tensor:
+    product_nn = _in_order(res_Lnn)
+    return torch.stack(
+        [product_nn.sum(1).abs().max(), product_nn.sum(0).abs().max()]
+    )
+
+
 def _product_of_gains(res_Lnn: Tensor) -> Tensor:
     size_Lnn = res_Lnn.abs()
     rows = size_Lnn.sum(2).amax(1).prod()
@@ -124,6 +131,13 @@ GAIN = Exercise(
             "signs",
             lambda r: _gain(r, _in_order, signed=True),
             "entries of opposite sign cancel in the sums: take absolute values first.",
+            2,
+        ),
+        WrongAnswer(
+            "absolute values of sums",
+            _signed_sums,
+            "absolute values are taken of the sums: entries of opposite sign have "
+            "cancelled by then. Take them of the entries.",
             2,
         ),
         WrongAnswer(
@@ -204,6 +218,10 @@ def _sinkhorn(
     logits: Tensor, steps: int, axes: tuple[int, ...], shift: int = 0
 ):  # type: ignore[no-untyped-def]
     m = torch.exp(logits - logits.amax(dim=shift, keepdim=True))
+    return _scaled(m, steps, axes)
+
+
+def _scaled(m: Tensor, steps: int, axes: tuple[int, ...]) -> Tensor:
     for _ in range(steps):
         for axis in axes:
             m = m / m.sum(dim=axis, keepdim=True)
@@ -257,6 +275,34 @@ SINKHORN = Exercise(
             2,
         ),
         WrongAnswer(
+            "last two dims",
+            lambda x, t=ITERATIONS: _sinkhorn(x, t, (1, 2)),
+            "sums run over the last two dims. Tokens stand last: a column's sum is "
+            "over dim 0, a row's over dim 1.",
+            2,
+        ),
+        WrongAnswer(
+            "softmax over rows, then columns and rows",
+            lambda x, t=ITERATIONS: _scaled(x.softmax(1), t, (0, 1)),
+            "a softmax over rows (dim 1) comes before the first column sums, and "
+            "they are others by then. exp alone, or softmax over dim 0.",
+            1,
+        ),
+        WrongAnswer(
+            "softmax over rows as the first step",
+            lambda x, t=ITERATIONS: _scaled(x.softmax(1), t - 1, (0, 1)),
+            "the first step is a softmax over rows (dim 1). Columns come first: "
+            "softmax over dim 0, and then the rows.",
+            1,
+        ),
+        WrongAnswer(
+            "row maximum subtracted",
+            lambda x, t=ITERATIONS: _sinkhorn(x, t, (0, 1), shift=1),
+            "each row's largest logit is subtracted. That scales rows, and the next "
+            "step is the columns' sums, which it changes. Subtract the columns'.",
+            3,
+        ),
+        WrongAnswer(
             "no exp",
             lambda x, t=ITERATIONS: _sinkhorn(x.abs().log(), t, (0, 1)),
             "the logits are not exponentiated: negative ones have to become small.",
@@ -271,6 +317,18 @@ SINKHORN = Exercise(
         "exp overflows at 89 in float32. Subtract each column's largest logit first: "
         "the first division undoes it.",
     ),
+    otherwise={
+        "large logits": (
+            "overflow: exp of a logit above 88 is infinite in float32, and infinity "
+            "over infinity is NaN.",
+            3,
+        ),
+        "gradient": (
+            "the matrices are right, but autograd cannot follow: divide with "
+            "`res = res / ...`, without .detach() and torch.no_grad().",
+            2,
+        ),
+    },
 )
 
 # --- 1.3 read, write, pass on ------------------------------------------------
@@ -334,6 +392,12 @@ def _branch_on_lanes(x, pre, post, res, branch):  # type: ignore[no-untyped-def]
     )
 
 
+def _read_after_mixing(x, pre, post, res, branch):  # type: ignore[no-untyped-def]
+    mixed = torch.einsum("ijm,mjc->mic", res, x)
+    made = branch(torch.einsum("jm,mjc->mc", pre, mixed))
+    return mixed + torch.einsum("im,mc->mic", post, made)
+
+
 CONNECT = Exercise(
     id="1.3",
     title="read, write, pass on",
@@ -352,8 +416,7 @@ CONNECT = Exercise(
                 x, pre, post, res, f, "jim,mjc->mic"
             ),
             "H_res is applied transposed: res[i, j] says how much of lane j goes TO "
-            "lane i, so the sum runs over its second index. (At least three projects "
-            "had this: the loss still falls.)",
+            "lane i, so the sum runs over its second index. (The loss still falls.)",
             2,
         ),
         WrongAnswer(
@@ -377,6 +440,27 @@ CONNECT = Exercise(
                 x, pre, post, torch.zeros_like(res), f
             ),
             "the old lanes are gone: add H_res x.",
+            1,
+        ),
+        WrongAnswer(
+            "added to the old lanes",
+            lambda x, pre, post, res, f: x + _connect(x, pre, post, res, f),
+            "x is added once more. H_res x stands in the place of a residual's x: it "
+            "already passes the lanes on.",
+            1,
+        ),
+        WrongAnswer(
+            "reads and writes exchanged",
+            lambda x, pre, post, res, f: _connect(x, post, pre, res, f),
+            "H_pre and H_post are exchanged: H_pre reads, before F; H_post writes, "
+            "after it.",
+            1,
+        ),
+        WrongAnswer(
+            "read after mixing",
+            _read_after_mixing,
+            "F reads the lanes that H_res has mixed already. Both H_pre and H_res take "
+            "the old lanes x.",
             1,
         ),
     ),

@@ -6,6 +6,7 @@ Shape suffixes: n lanes, M tokens, P = n + n + n² coefficients of a branch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -99,6 +100,33 @@ def _no_inner(g, m, scales):  # type: ignore[no-untyped-def]
     return g * m
 
 
+def _final_inside(g, m, scales):  # type: ignore[no-untyped-def]
+    final = m
+    for number in reversed(range(len(scales))):
+        inner = (g * final).sum(dim=number % 2, keepdim=True)
+        g, m = scales[number] * (g - inner), m / scales[number]
+    return g * m
+
+
+def _final_for_exp(g, m, scales):  # type: ignore[no-untyped-def]
+    return _before_exp(g, m, scales) * m
+
+
+def _before_exp(g, m, scales):  # type: ignore[no-untyped-def]
+    for number in reversed(range(len(scales))):
+        inner = (g * m).sum(dim=number % 2, keepdim=True)
+        g, m = scales[number] * (g - inner), m / scales[number]
+    return g
+
+
+def _matrix_before(g, m, scales):  # type: ignore[no-untyped-def]
+    for number in reversed(range(len(scales))):
+        m = m / scales[number]
+        inner = (g * m).sum(dim=number % 2, keepdim=True)
+        g = scales[number] * (g - inner)
+    return g * m
+
+
 BACKWARD = Exercise(
     id="1.4",
     title="Sinkhorn-Knopp backwards",
@@ -125,6 +153,33 @@ BACKWARD = Exercise(
             "rows and columns are exchanged: scales[0] belongs to columns (dim 0), the "
             "last one to rows.",
             2,
+        ),
+        WrongAnswer(
+            "final matrix in the inner product",
+            _final_inside,
+            "the matrix is walked back, but the inner product takes the final one at "
+            "every step: it belongs to the m' of its own step.",
+            2,
+        ),
+        WrongAnswer(
+            "final matrix for exp",
+            _final_for_exp,
+            "at the end the gradient is multiplied with the final matrix. exp made the "
+            "first one, before any scaling: what walking back arrives at.",
+            3,
+        ),
+        WrongAnswer(
+            "exp forgotten",
+            _before_exp,
+            "this is the gradient at exp(logits): one step back is missing, exp's.",
+            3,
+        ),
+        WrongAnswer(
+            "m for m'",
+            _matrix_before,
+            "the inner product takes the matrix before the scaling, m. It needs the "
+            "one after it, m': compute it first, then walk back.",
+            1,
         ),
         WrongAnswer(
             "scales taken as constants",
@@ -216,6 +271,17 @@ def bias_equals_residual(candidate: Callable[..., Any]) -> None:
         )
 
 
+def _weights(n: int, main: int) -> Tensor:
+    read_n = torch.sigmoid(first_bias(n, main)[:n])
+    res_nn = torch.full((n, n), 0.01 / (n - 1)).fill_diagonal_(0.99)
+    return torch.cat([read_n, torch.ones(n), res_nn.flatten()])
+
+
+def _logit_of_99(n: int, main: int) -> Tensor:
+    diagonal_nn = math.log(99) * torch.eye(n)
+    return torch.cat([first_bias(n, main)[: 2 * n], diagonal_nn.flatten()])
+
+
 def _bias(
     n: int,
     main: int,
@@ -252,6 +318,20 @@ FIRST_BIAS = Exercise(
             1,
         ),
         WrongAnswer(
+            "weights instead of logits",
+            _weights,
+            "these are the weights themselves. A bias is a logit: what becomes the "
+            "weight under sigmoid, 2 sigmoid or Sinkhorn.",
+            1,
+        ),
+        WrongAnswer(
+            "log 99 on the diagonal",
+            _logit_of_99,
+            "log 99 = 4.6 keeps 99 % beside ONE other lane. n - 1 others together take "
+            "more: the diagonal has to lead by more than log(99 (n - 1)).",
+            3,
+        ),
+        WrongAnswer(
             "equal reads",
             lambda n, main: _bias(n, main, torch.full((n,), 1 / n).logit()),
             "all lanes are read alike, so all get the same gradients and stay equal "
@@ -278,4 +358,20 @@ FIRST_BIAS = Exercise(
         "other.",
         "Logits of 0 on the diagonal and -8 beside it: exp(-8) is 0.0003.",
     ),
+    otherwise={
+        "reads": (
+            "the first n biases are logits: sigmoid of them has to sum to one, with "
+            "lane `main` well above the others.",
+            2,
+        ),
+        "writes": (
+            "the second n biases are logits of 2 sigmoid, which has to be 1.",
+            1,
+        ),
+        "keeps": (
+            "exp of the diagonal's logit has to be more than 99 times the sum of exp "
+            "over the other n - 1.",
+            3,
+        ),
+    },
 )

@@ -94,6 +94,30 @@ def step_without_mask(p_ptr, out_ptr, M, N: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out_ptr + at, p)
 
 
+@jit
+def step_without_none(p_ptr, out_ptr, M, N: tl.constexpr, BLOCK: tl.constexpr):
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, None, :]
+    i = tl.arange(0, N)[:, None, None]
+    j = tl.arange(0, N)[None, :, None]
+    at = (i * N + j) * M + m
+    p = tl.load(p_ptr + at, mask=m < M, other=1.0)
+    p = p / tl.sum(p, axis=0)
+    p = p / tl.sum(p, axis=1)
+    tl.store(out_ptr + at, p, mask=m < M)
+
+
+@jit
+def step_with_exp(p_ptr, out_ptr, M, N: tl.constexpr, BLOCK: tl.constexpr):
+    m = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, None, :]
+    i = tl.arange(0, N)[:, None, None]
+    j = tl.arange(0, N)[None, :, None]
+    at = (i * N + j) * M + m
+    p = tl.exp(tl.load(p_ptr + at, mask=m < M, other=1.0))
+    p = p / tl.sum(p, axis=0)[None, :, :]
+    p = p / tl.sum(p, axis=1)[:, None, :]
+    tl.store(out_ptr + at, p, mask=m < M)
+
+
 STEP = Exercise(
     id="1.K",
     title="one Sinkhorn step",
@@ -131,9 +155,22 @@ STEP = Exercise(
             2,
         ),
         WrongAnswer(
+            "None forgotten",
+            step_without_none,
+            "a sum stands where Triton puts it without None: before the last axes. "
+            "For axis=0 that happens to be right; a row's sum needs [:, None, :].",
+            2,
+        ),
+        WrongAnswer(
+            "exp once more",
+            step_with_exp,
+            "p has been through exp already: this step only divides.",
+            1,
+        ),
+        WrongAnswer(
             "missing mask",
             step_without_mask,
-            "the mask is missing: the last program's lanes go past the last token, "
+            "the mask is missing: the last program goes past the last token, "
             "into the next entry of the matrices.",
             3,
         ),

@@ -1,4 +1,5 @@
-"""Lab 01's records: gains of trained maps, runs that end in NaN, time per step."""
+"""Lab 01's records: gains of trained maps, runs that end in NaN, how large the
+stream becomes, time per step."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 
 from labs.lab_01.arms import ARMS, residual_of
+from labs.lab_01.chain_task import chain_batches
 from labs.lab_01.gains import composite_gains, trained_maps
 from labs.lab_01.plan import PLANS
+from labs.lab_01.stream_size import StreamSize
 from labsupport.claims.record import Experiment
 from labsupport.nn import GPT
 from labsupport.settings import Scale, choose_settings
@@ -24,29 +27,25 @@ STREAMS = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-TASKS = ("python", "copy")
+TASKS = ("python", "chain")
 
 
 def batches(task: str, plan: Plan, seed: int) -> Any:
-    """Batches of a task, by step: Python source, or sequences said twice."""
-    B, T = plan.batch_size, plan.length
-    if task == "python":
-        corpus = Corpus.load()
+    """Batches of a task, by step: Python source, or letters of a Markov chain."""
+    if task == "chain":
+        return chain_batches(plan, seed)
+    corpus = Corpus.load()
 
-        def of_corpus(step: int) -> tuple[Tensor, Tensor]:
-            return corpus.batch(
-                "train", step, batch_size=B, length=T, seed=seed
-            )
+    def of_corpus(step: int) -> tuple[Tensor, Tensor]:
+        return corpus.batch(
+            "train",
+            step,
+            batch_size=plan.batch_size,
+            length=plan.length,
+            seed=seed,
+        )
 
-        return of_corpus
-
-    def of_copies(step: int) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(1_000_003 * seed + step)
-        half = torch.randint(97, 123, (B, T // 2 + 1), generator=generator)
-        both = torch.cat([half, half], dim=1)[:, : T + 1]
-        return both[:, :-1], both[:, 1:]
-
-    return of_copies
+    return of_corpus
 
 
 def train_arm(
@@ -59,19 +58,24 @@ def train_arm(
     task: str = "python",
     live: bool = False,
     title: str = "Training",
+    watch: bool = False,
 ) -> Run:
-    """One training of the deep GPT with one kind of residual."""
+    """One training of the deep GPT with one kind of residual.
+
+    Args:
+        watch: add the column `largest` to the run's table, see `StreamSize`.
+    """
     plan, settings = PLANS[scale], choose_settings(scale, seed)
     torch.manual_seed(seed)
     model = GPT(plan.config, residual=residual_of(arm, STREAMS[stream]))
-    next_batch = batches(task, plan, seed)
     return train(
         model,
-        next_batch,
+        batches(task, plan, seed),
         steps=plan.steps,
         lr=lr,
         warmup=0.1,
         settings=settings,
+        measure=StreamSize(model).measure if watch else None,
         live=live,
         title=title,
     )
@@ -130,6 +134,39 @@ def failure_row(
     }
 
 
+WINDOW = 5
+"""Steps that one value of the stream's curves stands for."""
+
+
+def stream_row(
+    arm: str, seed: int, scale: Scale, *, lr: float, stream: str
+) -> dict[str, Any]:
+    """The loss and the stream's largest number, window by window.
+
+    Returns:
+        "failed" and "steps_done" as in `failure_row`; "step", the last of each
+        window, with the mean of "loss" and the maximum of "largest" in it.
+    """
+    run = train_arm(arm, seed, scale, lr=lr, stream=stream, watch=True)
+    windows = [
+        run.metrics[at : at + WINDOW]
+        for at in range(0, len(run.metrics), WINDOW)
+    ]
+    return {
+        "failed": int(run.stopped == "nan"),
+        "steps_done": run.steps_done,
+        "step": [int(rows[-1]["step"]) for rows in windows],
+        "loss": [
+            round(statistics.fmean(row["loss"] for row in rows), 4)
+            for rows in windows
+        ],
+        "largest": [
+            float(f"{max(row['largest'] for row in rows):.5g}")
+            for rows in windows
+        ],
+    }
+
+
 def time_row(arm: str, seed: int, scale: Scale) -> dict[str, Any]:
     """Milliseconds of a step: the median, after the first tenth."""
     run = train_arm(arm, seed, scale, lr=1e-3)
@@ -169,9 +206,22 @@ EXPERIMENTS = [
                 for stream in STREAMS
             ),
             *(
-                {"lr": 1e-2, "stream": stream, "task": "copy"}
+                {"lr": 1e-2, "stream": stream, "task": "chain"}
                 for stream in STREAMS
             ),
+        ],
+    ),
+    Experiment(
+        lab="01",
+        name="stream",
+        question="How large do the numbers of the stream become, while the loss "
+        "falls?",
+        run=stream_row,
+        arms=("residual", "hc", "mhc"),
+        seeds=SEEDS,
+        points=[
+            {"lr": RATES[-1], "stream": stream}
+            for stream in ("float16", "float32")
         ],
     ),
     Experiment(

@@ -155,7 +155,7 @@ def random_maps(maps: str, arm: str, seed: int) -> Tensor:
 
     N is added to what the arm learns: to HC's matrix, to the logits of mHC and
     row softmax. SMALL adds a tenth of N to what training starts from, LARGE takes
-    N alone. Residual and identity-HC learn no H_res.
+    N alone. Residual and identity-mHC learn no H_res.
     """
     n, L = LANES, max(DEPTHS)
     if arm == "residual":
@@ -248,7 +248,7 @@ def _figure(cut: Curves, shown: str, maps: str, depth: int) -> go.Figure:
         visible=True,
         **_ticks(top - bottom, logarithmic),
     )
-    note = {LARGE: ": a straw man", SMALL: ": near the start"}.get(maps, "")
+    note = {LARGE: ": not trained", SMALL: ": near the start"}.get(maps, "")
     figure.update_layout(
         title=f"{shown.capitalize()} after {depth} branches, {maps}{note}",
         height=HEIGHT,
@@ -365,8 +365,8 @@ def _sentence(cut: Curves, shown: str, maps: str, depth: int) -> str:
     count = min(map(len, cut.values()))
     runs = "seed" if maps in TRAINED else "draw"
     origin = {
-        LARGE: "random maps (H_res or its logits drawn from N(0, 1), far from "
-        "what training finds)",
+        LARGE: "random maps (H_res or its logits drawn from N(0, 1); maps trained "
+        "at rates up to 0.01 grow far less)",
         SMALL: "random maps (a tenth of N(0, 1) added to what HC's matrix or the "
         "others' logits start from)",
     }.get(maps) or f"maps trained at learning rate {TRAINED[maps]:g}"

@@ -224,8 +224,8 @@ PITFALLS = (
         NoFactorTwo,
     ),
     Pitfall(
-        "bias inside 1/r",
-        "The norm scales the bias too, so it depends on how large lanes are.",
+        "bias inside the norm",
+        "(α x φ + b) / r: the lanes' size r divides the bias, too.",
         BiasInside,
     ),
     Pitfall(

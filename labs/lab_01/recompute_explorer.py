@@ -22,7 +22,7 @@ from labsupport.explore import Explorer, View, choose, slide
 from labsupport.explore.style import BLACK, BLUE, GREEN, ORANGE, VERMILION
 
 BRANCHES = (12, 24, 36, 48, 60, 80, 120)
-LANES = (2, 4, 8)
+LANES = (1, 2, 4, 8)
 
 
 def recompute_explorer() -> Explorer:

@@ -162,7 +162,8 @@ def draw(spread: float, iterations: int, order: str) -> View:
         f"Logits that spread by {spread:g}, {iterations} iteration"
         f"{'s' * (iterations > 1)}, {order}: {exact} sum to one exactly, and the "
         f"{gain[exact]} gain is one; {free} are off by {median:.2g} (median of "
-        f"{DRAWS} draws; worst {worst:.2g}), and so is the {gain[free]} gain."
+        f"{DRAWS} draws; worst {worst:.2g}), and the {gain[free]} gain by at most "
+        "that."
     )
     table: dict[str, list[Any]] = {"iterations": list(ITERATIONS)}
     for name in ("rows", "columns", "worst"):

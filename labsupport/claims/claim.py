@@ -36,6 +36,8 @@ class Claim:
         source_rule: the same for the source's own claim, where it differs.
         note: a verdict that needs no measurement (arithmetic), or why there
             can be none at this scale.
+        source_note: the same for the source: what it says itself, where it makes
+            no claim that a rule could test. No part of the rules' hash.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Claim:
     rule: Rule | None = None
     source_rule: Rule | None = None
     note: str = ""
+    source_note: str = ""
 
     @property
     def rule_hash(self) -> str:

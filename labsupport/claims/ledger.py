@@ -43,7 +43,9 @@ def ledger(
     rows = []
     for claim in load_claims(CLAIMS) if claims is None else claims:
         article = claim.note or verdict_of(claim.rule, folder)
-        source = verdict_of(claim.source_rule, folder) if claim.source_rule else article
+        source = claim.source_note or (
+            verdict_of(claim.source_rule, folder) if claim.source_rule else article
+        )
         rows.append(
             {
                 "claim": claim.id,

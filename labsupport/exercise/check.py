@@ -164,9 +164,16 @@ def run_checks(exercise: Exercise, candidate: Callable[..., Any]) -> Verdict:
         return Verdict("unsolved", "Not attempted yet.")
     except Exception as error:
         what = f"Your function raised {type(error).__name__}: {error}{_line(error)}."
+        if "inplace operation" in str(error):
+            what = (
+                "Asked: gradients.\nYours: autograd needs a tensor that was changed in "
+                "place. Write `x = x / y` for `x /= y`."
+            )
     else:
         return Verdict("passed", f"All {len(exercise.checks)} checks passed.")
     cause, hint, name = likely_cause(exercise, candidate)
+    if not name:
+        cause, hint = exercise.otherwise.get(step, (cause, hint))
     lines = [f"Failed at: {step}.", what]
     if cause:
         lines.append(f"Likely cause: {cause}")

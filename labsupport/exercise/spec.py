@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,8 @@ class Exercise:
             wrong answers, to find the likely cause of a failure.
         wrong: the mistakes known so far.
         hints: from a nudge to nearly the answer.
+        otherwise: check -> likely cause and number of a hint, where that check fails
+            and no known mistake explains it. Without an entry that is hint 1.
         launch: for an exercise that is a Triton kernel: `launch(kernel,
             *arguments)` runs it and returns the output. Checks and wrong answers
             then see the launched kernel as an ordinary function.
@@ -63,6 +65,7 @@ class Exercise:
     probes: Callable[[], Sequence[Arguments]]
     wrong: Sequence[WrongAnswer]
     hints: Sequence[str]
+    otherwise: Mapping[str, tuple[str, int]] = field(default_factory=dict)
     launch: Callable[..., Any] | None = None
     group: Callable[..., Any] | None = None
     reference: Callable[..., Any] | None = None

@@ -121,7 +121,13 @@ def _not_measured(title: str) -> View:
     figure = go.Figure()
     _finish(figure, title, [])
     figure.add_annotation(
-        text="Not measured", showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper"
+        text=f"Not measured yet: <b>{COMMAND}</b><br>on a machine with a CUDA GPU "
+        "records it, and the picture then stands here.",
+        showarrow=False,
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
     )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)

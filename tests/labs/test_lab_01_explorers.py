@@ -56,6 +56,7 @@ def every_view(explorer: Explorer, **only) -> list[tuple[dict, View]]:
 
 def test_equation_20_at_the_papers_size():
     assert memory(60, 4, 6) == (40, 36)
+    assert (best_block(60, 1), sum(memory(60, 1, 4))) == (4, 27)
     assert best_block(60, 4) == 6
     explorer = recompute_explorer()
     view = explorer.draw(**explorer.start_values())
@@ -120,6 +121,8 @@ def test_sinkhorn_explorer_says_which_gain_is_exact():
         paper = setting["order"] == "columns first"
         exact = "rows sum to one exactly, and the forward gain is one"
         assert (exact in view.sentence) == paper
+        # A gain counts what is above one; a sum may also be below it.
+        assert "gain by at most that" in view.sentence
     start = explorer.draw(**explorer.start_values())
     sums = [note.text for note in start.figure.layout.annotations]
     assert sums.count("1.000") == 8

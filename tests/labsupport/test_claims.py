@@ -112,6 +112,25 @@ def test_the_ledger_says_not_measured_until_it_is(tmp_path):
     )
 
 
+def test_a_source_without_the_claim_does_not_get_the_articles_verdict(tmp_path):
+    words = "makes no such claim"
+    claim = Claim("x", "000", "s", "s", "99", rule=FASTER, source_note=words)
+    file = tmp_path / "m" / "lab_99_speed_cpu.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"rows": rows((0.58, 0.60, 0.62))}))
+    (row,) = ledger([claim], tmp_path)
+    assert row["article"].startswith("reproduced at this scale")
+    assert row["source"] == words
+    # Words change no verdict, so a record made before them stays valid.
+    assert claim.rule_hash == Claim("x", "000", "s", "s", "99", FASTER).rule_hash
+
+
+def test_the_paper_does_not_say_that_mhc_is_faster():
+    (row,) = ledger([load_claim("mhc-time")])
+    assert "6.7 %" in row["source"]
+    assert row["source"] != row["article"]
+
+
 def experiment(run, claims=()):
     return Experiment("99", "speed", "How fast?", run, ("new", "old"), claims=claims)
 
@@ -190,6 +209,7 @@ def test_claim_files_hold_nothing_else():
         "sentence",
         "source",
         "note",
+        "source_note",
         "rule",
         "source_rule",
     }
