@@ -626,6 +626,12 @@ for step in range(51):
 # %% id="updates" tags=["nbval-check-output"]
 print("\n".join(record.update_lines()))
 
+# %% [markdown] id="updates-after"
+# At its best speed each rule balances about as well as the others, and the losses lie
+# within each other's spread. So the paper's choice, signs, is good enough here; what
+# differs is the range of speeds that work. All the way in each step (*quantile* at 1)
+# is too much: it fits the biases to one batch.
+#
 # %% [markdown] id="leak-text"
 # ## Expert choice: the future leaks · 8 minutes
 #
