@@ -631,7 +631,7 @@ print("\n".join(record.update_lines()))
 # within each other's spread. So the paper's choice, signs, is good enough here; what
 # differs is the range of speeds that work. All the way in each step (*quantile* at 1)
 # is too much: it fits the biases to one batch.
-#
+
 # %% [markdown] id="leak-text"
 # ## Expert choice: the future leaks · 8 minutes
 #
