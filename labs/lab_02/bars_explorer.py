@@ -71,7 +71,11 @@ def draw(
     at = STEPS.index(step)
     view = load_view(row["loads"][at], row["biases"][at], title)
     caption_below(view.figure, caption(row["origin"]))
-    return view
+    sentence = (
+        f"{view.sentence} At the end, on validation data: MaxVio {row['max_vio']:.2f}, "
+        f"loss {row['validation']:.4f}."
+    )
+    return View(view.figure, sentence, view.table)
 
 
 def load_view(

@@ -76,6 +76,18 @@ def _gate(logits, bias, top_k, score=torch.sigmoid, weigh=None, norm=True):  # t
     return index, chosen / chosen.sum(1, keepdim=True) if norm else chosen
 
 
+def _chosen_by_logits(logits, bias, top_k):  # type: ignore[no-untyped-def]
+    index = torch.topk(logits + bias, top_k).indices
+    chosen = torch.sigmoid(logits).gather(1, index)
+    return index, chosen / chosen.sum(1, keepdim=True)
+
+
+def _sorted_by_number(logits, bias, top_k):  # type: ignore[no-untyped-def]
+    index, weight = gate(logits, bias, top_k)
+    index, order = index.sort(dim=1)
+    return index, weight.gather(1, order)
+
+
 GATE = Exercise(
     id="2.1",
     title="the gate with its bias",
@@ -116,7 +128,7 @@ GATE = Exercise(
                 x,
                 b,
                 k,
-                lambda y: y.sigmoid() / y.sigmoid().sum(1, keepdim=True),
+                weigh=lambda s, bias: s / s.sum(1, keepdim=True),
                 norm=False,
             ),
             "scores are divided by the sum over all experts; it has to be the sum "
@@ -136,6 +148,20 @@ GATE = Exercise(
             "the bias is added to the logits, before the sigmoid. It belongs to the "
             "scores, and only for the choice.",
             2,
+        ),
+        WrongAnswer(
+            "chosen by logits",
+            lambda x, b, k: _chosen_by_logits(x, b, k),
+            "experts are chosen by logits plus biases; it has to be scores, the "
+            "sigmoids of logits, plus biases.",
+            1,
+        ),
+        WrongAnswer(
+            "sorted by number",
+            lambda x, b, k: _sorted_by_number(x, b, k),
+            "the experts are right, but in another order: the largest biased score "
+            "comes first, as `topk` gives them.",
+            1,
         ),
     ),
     hints=(
@@ -157,10 +183,12 @@ def update_bias(bias_E: Tensor, count_E: Tensor, speed: float) -> Tensor:
 
 
 def update_probes() -> Sequence[Arguments]:
-    """One expert is exactly at the mean; the median lies elsewhere."""
+    """One expert is exactly at the mean; the median lies elsewhere; the last mean,
+    7 / 4, is no whole number and would round down to a count."""
     return [
         (random(4, seed=1), torch.tensor([10.0, 2.0, 4.0, 0.0]), 0.001),
         (random(3, seed=2), torch.tensor([1.0, 1.0, 10.0]), 0.5),
+        (random(4, seed=3), torch.tensor([5.0, 1.0, 1.0, 0.0]), 0.1),
     ]
 
 
@@ -208,6 +236,19 @@ UPDATE = Exercise(
             1,
         ),
         WrongAnswer(
+            "rounded mean",
+            lambda b, c, u: b + u * torch.sign(c.float().mean().floor() - c),
+            "the mean is rounded down to a whole number, so counts just below it seem "
+            "to be even.",
+            2,
+        ),
+        WrongAnswer(
+            "at the mean is not below it",
+            lambda b, c, u: torch.where(c > c.float().mean(), b - u, b + u),
+            "an expert exactly at the mean moves up. The sign of 0 is 0: it stays.",
+            2,
+        ),
+        WrongAnswer(
             "no speed",
             lambda b, c, u: b + torch.sign(c.float().mean() - c),
             "the speed is missing: a step of 1 carries any expert past all others, as "
@@ -227,6 +268,9 @@ UPDATE = Exercise(
         "`torch.sign` keeps the direction of the error; `speed` is the length of the "
         "step. Counts may be integers: take the mean of `count_E.float()`.",
     ),
+    otherwise={
+        "by hand": ("counts are integers, and integers have no mean().", 2)
+    },
 )
 
 # --- 2.3 dispatch and combine ------------------------------------------------
@@ -315,6 +359,23 @@ def _not_put_back(x, index, weight, experts):  # type: ignore[no-untyped-def]
     return (weight[:, :, None] * made.view(*index.shape, -1)).sum(1)
 
 
+def _once_per_token(x, index, weight, experts):  # type: ignore[no-untyped-def]
+    order, made = _sorted(x, index, experts)
+    y = torch.zeros_like(x)
+    y[order // index.shape[1]] += weight.flatten()[order, None] * made
+    return y
+
+
+def _weighted_before(x, index, weight, experts):  # type: ignore[no-untyped-def]
+    flat = index.flatten()
+    order = torch.argsort(flat, stable=True)
+    rows = x[order // index.shape[1]] * weight.flatten()[order, None]
+    made = experts(rows, flat[order])
+    back = torch.empty_like(made)
+    back[order] = made
+    return back.view(*index.shape, -1).sum(1)
+
+
 def _put_back_twice(x, index, weight, experts):  # type: ignore[no-untyped-def]
     order, made = _sorted(x, index, experts)
     return (weight[:, :, None] * made[order].view(*index.shape, -1)).sum(1)
@@ -385,6 +446,20 @@ DISPATCH = Exercise(
             3,
         ),
         WrongAnswer(
+            "one visit a token",
+            _once_per_token,
+            "`y[token] += row` writes each token once, however often it occurs: all "
+            "but one of its rows are lost. `index_add` adds them all.",
+            3,
+        ),
+        WrongAnswer(
+            "weighted before",
+            _weighted_before,
+            "tokens are weighted before their experts see them. Experts are no linear "
+            "maps: weigh what comes back.",
+            3,
+        ),
+        WrongAnswer(
             "wrong token",
             _wrong_token,
             "experts get the wrong tokens: place i of the flattened index belongs to "
@@ -408,6 +483,13 @@ DISPATCH = Exercise(
         "write row i to place order[i]; then view it as (N, K, D), multiply by the "
         "weights and add over K.",
     ),
+    otherwise={
+        "by hand": (
+            "results end at the wrong token, or with the wrong weight.",
+            3,
+        ),
+        "random tokens": ("results end at the wrong token, or at too few.", 3),
+    },
 )
 
 EXERCISES = (GATE, UPDATE, DISPATCH)

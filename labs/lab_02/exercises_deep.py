@@ -50,7 +50,7 @@ def limit_by_hand(candidate: Callable[..., Any]) -> None:
     """Groups (0.9, -0.8, 0) and (0.5, 0.5, -2): 0.9 + 0 against 0.5 + 0.5."""
     biased_NE = torch.tensor([[0.9, -0.8, 0.0, 0.5, 0.5, -2.0]])
     wanted = torch.tensor([[-INF, -INF, -INF, 0.5, 0.5, -2.0]])
-    came = candidate(biased_NE, 2, 1)
+    came = candidate(biased_NE.clone(), 2, 1)
     expect_close(
         came, wanted, "the better one of groups (0.9, -0.8, 0), (0.5, 0.5, -2)"
     )
@@ -65,6 +65,22 @@ def _limit(biased, groups, kept, value=-INF, most=2, turned=False):  # type: ign
     return biased.masked_fill(allowed if turned else ~allowed, value)
 
 
+def _interleaved(biased, groups, kept):  # type: ignore[no-untyped-def]
+    N, E = biased.shape
+    score = biased.view(N, groups, -1).topk(2).values.sum(2)
+    best = torch.zeros(N, groups, dtype=torch.bool)
+    best.scatter_(1, score.topk(kept).indices, True)
+    return biased.masked_fill(~best.repeat(1, E // groups), -INF)
+
+
+def limit_leaves_scores(candidate: Callable[..., Any]) -> None:
+    """The scores are needed again, for the weights."""
+    biased_NE = random(4, 8, seed=1)
+    before_NE = biased_NE.clone()
+    candidate(biased_NE, 4, 2)
+    expect_close(biased_NE, before_NE, "the scores left as they were")
+
+
 LIMIT = Exercise(
     id="2.4",
     title="at most so many nodes",
@@ -74,6 +90,7 @@ LIMIT = Exercise(
     checks=(
         ("by hand", limit_by_hand),
         ("random scores", same_as(limit_groups, limit_probes)),
+        ("not in place", limit_leaves_scores),
     ),
     probes=limit_probes,
     wrong=(
@@ -96,6 +113,14 @@ LIMIT = Exercise(
             lambda b, g, k: _limit(b, g, k, most=0),
             "groups are ranked by the sum of all their experts; V3 adds the two best.",
             1,
+        ),
+        WrongAnswer(
+            "interleaved groups",
+            lambda b, g, k: _interleaved(b, g, k),
+            "the groups' answers are repeated one after the other, `repeat`, so they "
+            "reach experts of other groups. Neighbours form a group: "
+            "`repeat_interleave`.",
+            2,
         ),
         WrongAnswer(
             "turned round",
@@ -146,11 +171,13 @@ def quantile_by_hand(candidate: Callable[..., Any]) -> None:
     q = 1; expert 0's second largest margin is 0.1. Expert 1 is the bar itself.
     """
     score_NE = torch.tensor([[0.8, 0.5], [0.7, 0.6]])
-    came = candidate(score_NE, torch.zeros(2), 1)
+    bias_E = torch.zeros(2)
+    came = candidate(score_NE, bias_E, 1)
+    expect_close(bias_E, torch.zeros(2), "the old biases left as they were")
     expect_close(
         came,
         torch.tensor([-0.1, 0.0]),
-        "biases for scores (0.8, 0.5), (0.7, 0.6)",
+        "biases for scores (0.8, 0.5), (0.7, 0.6), old biases 0, K = 1",
     )
 
 

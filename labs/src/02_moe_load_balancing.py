@@ -19,7 +19,7 @@
 #
 # | minutes | you will | what you take away |
 # |---|---|---|
-# | 0 – 15 | train a mixture and look at who works | a failure that needs its own number |
+# | 0 – 15 | train a mixture and look at who works | a router that goes wrong |
 # | 15 – 25 | read the equations | scores choose and weigh, biases only choose |
 # | 25 – 58 | write gate, update and dispatch | a whole mixture, in 20 lines |
 # | 58 – 72 | train with your parts, bars moving | balance, live |
@@ -95,10 +95,11 @@ show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="collapse-text"
 # An expert that gets a few more tokens learns a little faster, so its scores rise,
-# so it gets more tokens. At scale `cpu` two experts of a layer end up with nearly
-# everything, and others get nothing: they are **dead**, and an expert without tokens
-# has no gradient that could revive it. This is **router collapse**. (At scale `ci`
-# there are too few steps for it.)
+# so it gets more tokens. At scale `cpu`, in the later layers, one expert is visited by
+# nearly every token, two take four fifths of all visits, and several get none: they
+# are **dead**, and an expert without tokens has no gradient that could revive it. This
+# is **router collapse**. (At scale `ci`, with which this page was stored, there are 12
+# steps, too few for the whole of it.)
 #
 # **MaxVio**, the *maximal violation*, measures it: the largest load over the mean
 # load, minus 1. It is 0 when loads are even. With 16 experts and 2 visits a token
@@ -116,7 +117,7 @@ print(record.caption("language"))
 
 # %% [markdown] id="predict-text"
 # Now imagine the same model with even loads (how, you will build in a minute). In the
-# collapsed one most of what an expert layer has is dead weight.
+# collapsed one much of what the experts hold is hardly used.
 
 # %% id="predict" tags=["nbval-ignore-output"]
 lab.predict(
@@ -142,24 +143,24 @@ lab.reveal(
 )
 
 # %% [markdown] id="reveal-after"
-# *Why was I wrong?* If you expected the collapsed model to be much worse: the two busy
-# experts and the shared one are trained on all tokens, three times the weight of what
-# each token needs to get by, and at this size and length of training that goes a long
-# way. **The loss does not show collapse, as it did not show growing lanes in lab 01.**
-# What collapse costs here is not loss but money. Loads decide how long a step takes
-# when experts live on several machines: all wait for the busiest one. And memory is
-# paid for experts that do nothing.
+# *Why was I wrong?* If you expected the collapsed model to be much worse: two experts
+# and the shared one, together as wide as the layer of a dense model (3 × 48 = 144),
+# are trained on nearly all tokens, and so it does what a dense model does. **The loss
+# does not show collapse.** What collapse costs here is not loss but money. When
+# experts live on several machines, all wait for the busiest one, and memory is paid
+# for experts that do nothing.
 #
 # ## The idea (15 – 25 min)
 #
 # DeepSeek-V3's layer ([report](https://arxiv.org/abs/2412.19437), equations 12 to 16),
-# for the input $u_t$ of token $t$:
+# for the input $h_t$ of token $t$ (the report writes $u_t$; what is added to the
+# result, the token's residual, is the block's business here):
 #
-# $$s_{it} = \sigma(u_t \cdot e_i), \qquad
+# $$s_{it} = \sigma(h_t \cdot e_i), \qquad
 # \text{chosen} = \text{the } K \text{ largest of } s_{it} + b_i$$
 #
 # $$g_{it} = \frac{s_{it}}{\sum_{j \text{ chosen}} s_{jt}}, \qquad
-# y_t = \sum_i \text{shared}_i(u_t) + \sum_{i \text{ chosen}} g_{it}\,\text{expert}_i(u_t)$$
+# y_t = \sum_i \text{shared}_i(h_t) + \sum_{i \text{ chosen}} g_{it}\,\text{expert}_i(h_t)$$
 #
 # | symbol | meaning | shape | in code |
 # |---|---|---|---|
@@ -170,9 +171,12 @@ lab.reveal(
 # | $g_{it}$ | weight; those of a token sum to 1 | $N \times K$ | `weight_NK` |
 # | $\sigma$ | sigmoid, $1 / (1 + e^{-x})$ | | |
 #
-# How are loads kept even? The usual way is an **auxiliary loss**: a term that grows
-# when loads are uneven, times a coefficient $\alpha$. It works by gradients, and those
-# pull at the same router that tries to lower the loss.
+# How are loads kept even? The usual way is an **auxiliary loss**, a term that is small
+# when loads are even: $\alpha \sum_i f_i P_i$ (equations 17 to 20). $f_i$ is expert
+# $i$'s load over an even load, $P_i$ its mean share of the scores, $\alpha$ a
+# coefficient. Only $P_i$ has a gradient: it pushes down the scores of busy experts. So
+# it pulls at the same router that tries to lower the loss. (V3 keeps a little of it,
+# $\alpha = 10^{-4}$, beside the method below.)
 #
 # The **loss-free** way ([Wang et al. 2024](https://arxiv.org/abs/2408.15664)) leaves
 # the loss alone. After every step it looks at the loads, and moves each bias a fixed
@@ -188,7 +192,7 @@ show_figure(view.figure, view.sentence)
 # ## 2.1 · The gate with its bias · 10 minutes · ●○○
 #
 # Return who is chosen, `index_NK`, largest biased score first, and with what weight,
-# `weight_NK`. `logits_NE` holds $u_t \cdot e_i$.
+# `weight_NK`. `logits_NE` holds $h_t \cdot e_i$.
 
 
 # %% id="gate" tags=["nbval-ignore-output"]
@@ -220,8 +224,10 @@ for bias in ([0.0, 0.0, 0.0], [-0.2, 0.0, 0.0], [-0.2, 0.0, 0.5]):
 #
 # ## 2.2 · The loss-free update · 6 minutes · ●○○
 #
-# Algorithm 1 of the paper. $c_i$ counts the tokens of expert $i$ in the last batch;
-# that batch has been computed already, so nothing of the future is used.
+# Algorithm 1 of the paper. $c_i$ counts the tokens of expert $i$ in the last batch,
+# the whole of it: over all machines, and over all parts if the batch is computed in
+# parts, summed before the sign is taken. That batch has been computed already, so
+# nothing of the future is used. Counts are integers.
 #
 # $$b_i \leftarrow b_i + u \cdot \operatorname{sign}(\bar c - c_i)$$
 #
@@ -330,20 +336,24 @@ for arm, found in yours.items():
 # 25 steps before the one shown. *Uneven* domains differ in how often they occur.
 #
 # Try this:
-# 1. Even domains, the last step. Which speeds balance? What does 0.1 do, and why?
+# 1. Even domains, the last step. Which speeds balance? Compare what the sentence says
+#    of validation data, too. What is the matter with 0.1?
 # 2. Speed 0.0001: go through the steps. What is the matter with it?
-# 3. Very uneven domains, speed 0 against 0.001. Where is balance harder?
+# 3. Speed 0.001: even against very uneven domains. And what becomes of the loss, with
+#    very uneven domains, when you switch balancing off?
 #
 # <details><summary>Answers</summary>
 #
-# 1. 0.001 and 0.01. With 0.1 every bias jumps by a tenth of the whole range of scores in
-#    each step: loads swing, and the choice depends on the latest jump more than on the
-#    token.
-# 2. It is too slow: 600 steps of 0.0001 are 0.06 at most, and biases need several
-#    times that. DeepSeek-V3 has 0.001 and many more steps.
-# 3. With very uneven domains: the commonest one has over a third of all tokens, and
-#    balance means that experts for it have to be found or made. Biases end farther
-#    from 0.
+# 1. 0.001 and 0.01: on validation data MaxVio is 0.25 instead of 0.92. At 0.1 the mean
+#    of 25 steps looks even, too, but single batches swing: on validation data MaxVio is
+#    0.60, and the loss 0.073 instead of 0.054. (And all biases drift up, to 6: more
+#    experts lie below the mean than above it. Some code subtracts the mean step.)
+# 2. It is too slow: 600 steps of 0.0001 are 0.06 at most, and with 0.001 biases end at
+#    up to 0.23. DeepSeek-V3 has 0.001 and many more steps.
+# 3. MaxVio ends at 0.51 instead of 0.25: the commonest of the very uneven domains has
+#    over a third of all tokens, so several experts have to learn the same. Without
+#    balancing the loss is *lower* there, 0.057 instead of 0.063, and so it is with the
+#    record's two other seeds. Even loads have a price where data are uneven.
 #
 # </details>
 
@@ -390,8 +400,9 @@ size_explorer().show()
 #    something, as tokens of a domain are neighbours.
 # 2. It demands even loads of *every sequence*, and a sequence is of one domain. So it
 #    forbids exactly what would make an expert of a domain.
-# 3. In what kind of byte comes in: spaces, letters, line ends. Domains of meaning are
-#    not to be seen in a model of this size, and this picture does not look for them.
+# 3. Partly in what kind of byte comes in: spaces, letters, line ends. (Shown is the
+#    layer whose experts tell most.) Whether they know domains of meaning, this picture
+#    does not ask.
 #
 # </details>
 
@@ -430,8 +441,9 @@ show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="lumpy-text"
 # MaxVio was taken over the whole validation set. What a machine computes *together* is
-# less, and a sequence is of one domain. So even balanced experts are unevenly loaded
-# while few sequences are computed at a time; the paper's figure 5 shows the same.
+# less, and a sequence is of one domain. So even experts that are balanced on the whole
+# are unevenly loaded while few sequences are computed at a time; the paper's figure 5
+# shows the same. The exception is the loss by sequence, and it pays for that.
 
 # %% id="lumpy" tags=["nbval-ignore-output"]
 view = record.batch_size_view()
@@ -486,8 +498,9 @@ lab.beliefs("moe-cheaper", "lb-aux-quality")
 # ## What you take away (114 – 120 min)
 #
 # - Left to itself a router collapses, and the loss does not tell. Measure loads.
-# - A score chooses and weighs; a bias only chooses. That is why it does no harm.
-# - Counts are of the whole batch, over all ranks, and of the batch before.
+# - A score chooses and weighs; a bias only chooses, so it leaves weights and gradients
+#   alone. Forced evenness can still cost loss: see the uneven domains.
+# - Counts are of the whole batch, on all machines, and of the batch before.
 # - Experts save computation, not memory.
 #
 # **Limits.** The GPT has 0.4 million weights and 600 steps; the toy has domains far
@@ -496,17 +509,15 @@ lab.beliefs("moe-cheaper", "lb-aux-quality")
 #
 # **Diagnose.** What is wrong?
 #
-# 1. Loads are balanced on every rank, and the biases differ from rank to rank.
-# 2. Somebody masks the experts of forbidden nodes with 0, and now and then a token
-#    visits one of them.
-# 3. With gradient accumulation over 8 micro-batches biases move 8 times as fast.
+# 1. A team adds its biases to the scores and takes the weights from the sums. Loads are
+#    even, and the loss is higher than before.
+# 2. A batch is computed in 8 parts, and biases move 8 times as fast as they should.
 #
 # <details><summary>Answers</summary>
 #
-# 1. The counts were not summed over ranks before the sign.
-# 2. Biased scores can be negative, and 0 beats them. The mask has to be minus infinity.
-# 3. The update runs after every micro-batch instead of once before the optimizer's
-#    step.
+# 1. The bias weighs: how busy an expert is now changes how much its answer counts.
+# 2. The update runs after every part, on that part's counts, instead of once, before
+#    the optimizer's step.
 #
 # </details>
 #
@@ -564,7 +575,8 @@ for name, masked_NE in (("minus infinity", limited_NE), ("zero", zeroed_NE)):
 
 # %% [markdown] id="rules-text"
 # The best group is the first; a mask of zero sends the token to the other one. Biased
-# scores become negative as soon as a busy expert's bias outweighs a small score.
+# scores become negative as soon as a busy expert's bias outweighs a small score. (A
+# widely used library masked with zero when this was written.)
 #
 # ## 2.5 · Balance without a step size · 15 minutes · ●●●
 #
@@ -572,7 +584,8 @@ for name, masked_NE in (("minus infinity", limited_NE), ("zero", zeroed_NE)):
 # (*proportional*; here relative to the mean, as the paper leaves the unit open), and a
 # bias that multiplies scores instead of being added (*multiplicative*). In 2026 came
 # **quantile balancing** ([J. Su](https://kexue.fm/archives/11619)), which has no step
-# size: it asks which biases would have balanced the batch just seen.
+# size: it asks which biases would have balanced the batch just seen, if all bars
+# stayed where they are.
 #
 # A token's **bar** is its $(K+1)$-th largest biased score: an expert above it is
 # chosen. An expert's **margin** is its biased score minus the bar. An even share is
@@ -629,8 +642,8 @@ print("\n".join(record.update_lines()))
 # %% [markdown] id="updates-after"
 # At its best speed each rule balances about as well as the others, and the losses lie
 # within each other's spread. So the paper's choice, signs, is good enough here; what
-# differs is the range of speeds that work. All the way in each step (*quantile* at 1)
-# is too much: it fits the biases to one batch.
+# differs is the range of speeds that work. Too much is *proportional* at 0.1, and
+# *quantile* at 1, which goes all the way in each step: both fit the biases to one batch.
 
 # %% [markdown] id="leak-text"
 # ## Expert choice: the future leaks · 8 minutes
@@ -661,8 +674,9 @@ print("for 9 layers of 16 experts with 2 visits")
 
 # %% [markdown] id="leak-after"
 # A model trained so sees a little of the answer, and at inference, where the future is
-# not there, it misses it. (The paper saw the training loss drop by about a tenth when
-# it made the groups small, and the drop vanish when it shuffled tokens across groups.)
+# not there, it misses it. (The paper let experts choose within chunks of tokens. It
+# saw the training loss drop by about a tenth when chunks became small, and the drop
+# vanish when tokens were shuffled across chunks.)
 # Loss-free balancing uses the loads of the batch *before*: nothing can leak.
 #
 # ## Many processes: experts on four ranks · 10 minutes
@@ -701,7 +715,7 @@ print(f"ranks have different numbers of rows: {uneven}")
 # All ranks wait for the one with most rows: that is what MaxVio costs. Node limits
 # (2.4) bound how far a token travels, and DeepSeek sends rows in FP8 (lab 03).
 #
-# ## 2.K · The kernel: count without losing anyone · 15 minutes · ●●○
+# ## 2.K · The kernel: count without losing anyone · 10 minutes · ●●○
 #
 # On a GPU nobody sorts rows by comparing them. Experts are few, so one **counts**: how
 # many visits has each expert (a *histogram*), where does its stretch of rows begin
@@ -767,7 +781,8 @@ if kernels.INTERPRETED:
     ).show()
 
 # %% id="kernel-run" tags=["nbval-check-output"]
-row_R = take_places(index_R, 8)  # launches the kernel in use
+# Launches the kernel in use, and adds each expert's first row to the places.
+row_R = take_places(index_R, 8)
 print(f"every row is given once: {sorted(row_R.tolist()) == list(range(50))}")
 sorted_R = index_R[row_R.long().argsort()]
 print(f"rows are sorted by expert: {bool((sorted_R.diff() >= 0).all())}")
