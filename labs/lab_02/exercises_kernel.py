@@ -104,6 +104,23 @@ def read_again(index_ptr, count_ptr, place_ptr, R, BLOCK: tl.constexpr):
 
 
 @jit
+def read_before(index_ptr, count_ptr, place_ptr, R, BLOCK: tl.constexpr):
+    r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    expert = tl.load(index_ptr + r, mask=r < R, other=0)
+    place = tl.load(count_ptr + expert, mask=r < R)
+    tl.atomic_add(count_ptr + expert, 1, mask=r < R)
+    tl.store(place_ptr + r, place, mask=r < R)
+
+
+@jit
+def unmasked_load(index_ptr, count_ptr, place_ptr, R, BLOCK: tl.constexpr):
+    r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    expert = tl.load(index_ptr + r)
+    place = tl.atomic_add(count_ptr + expert, 1, mask=r < R)
+    tl.store(place_ptr + r, place, mask=r < R)
+
+
+@jit
 def counted_from_one(index_ptr, count_ptr, place_ptr, R, BLOCK: tl.constexpr):
     r = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     expert = tl.load(index_ptr + r, mask=r < R, other=0)
@@ -171,6 +188,19 @@ COUNT = Exercise(
             "visits to an expert see the same number. The atomic itself returns "
             "what stood there before.",
             2,
+        ),
+        WrongAnswer(
+            "read before",
+            read_before,
+            "the counter is read before the atomic, by all lanes at once, so visits "
+            "to one expert see the same number. Take what the atomic returns.",
+            2,
+        ),
+        WrongAnswer(
+            "unmasked load",
+            unmasked_load,
+            "the load has no mask: lanes beyond R read past the end of the index.",
+            3,
         ),
         WrongAnswer(
             "counted from one",
