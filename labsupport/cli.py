@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from typing import Annotated
 
 import typer
@@ -152,24 +153,42 @@ def test(
 
     python = [sys.executable, "-m"]
     marks = [] if everything else ["-m", "not slow"]
-    # The browser comes last and alone, while the cores are quiet.
-    quiet = "--ignore=tests/browser"
+    # Kernels run interpreted, on one core: the other steps go on beside them. The
+    # browser comes last and alone, while the cores are quiet.
+    others = ["--ignore=tests/kernels", "--ignore=tests/browser"]
+    kernels = [*python, "pytest", *marks, "tests/kernels"]
     steps = {
         "Linting": [*python, "ruff", "check", "."],
         "Checking the format": [*python, "ruff", "format", "--check", "."],
         "Checking types": [*python, "mypy"],
-        "Testing the code": [*python, "pytest", *marks, "tests", quiet],
+        "Testing the code": [*python, "pytest", *marks, "tests", *others],
         "Comparing every notebook's outputs with a new run": [*python, *NBVAL],
+    }
+    browser = {
         "Testing in the browser": [*python, "pytest", *marks, "tests/browser"],
     }
+    with tempfile.TemporaryFile("w+") as log:
+        typer.echo("Testing the kernels, beside what follows ...")
+        beside = subprocess.Popen(kernels, cwd=ROOT, stdout=log, stderr=log)
+        failed = _failed(steps)
+        if beside.wait():
+            failed.append("Testing the kernels")
+        log.seek(0)
+        typer.echo(f"Testing the kernels:\n{log.read()}")
+    failed += _failed(browser)
+    if failed:
+        raise LabError(f"Failed: {'; '.join(failed)}.")
+    typer.echo("Everything passed.")
+
+
+def _failed(steps: dict[str, list[str]]) -> list[str]:
+    """Run commands by title, all of them; returns the titles of those that failed."""
     failed = []
     for title, command in steps.items():
         typer.echo(f"{title} ...")
         if subprocess.run(command, cwd=ROOT).returncode:
             failed.append(title)
-    if failed:
-        raise LabError(f"Failed: {'; '.join(failed)}.")
-    typer.echo("Everything passed.")
+    return failed
 
 
 def main() -> None:
