@@ -25,7 +25,7 @@ from labs.lab_01.plan import LANES
 from labsupport.claims.provenance import caption
 from labsupport.claims.record import load_record
 from labsupport.errors import LabError
-from labsupport.explore import Explorer, View, choose, slide
+from labsupport.explore import Explorer, View, choose, slide, small_print
 from labsupport.explore.style import BLUE, GREEN, PURPLE, VERMILION
 from labsupport.nn.hyper_connections import (
     OFF_DIAGONAL,
@@ -104,19 +104,7 @@ def draw(record: Mapping[str, Any], shown: str, maps: str, depth: int) -> View:
         else f"Computed here from {DRAWS} draws of random numbers, seeds 0 to "
         f"{DRAWS - 1}."
     )
-    figure.add_annotation(
-        text=below,
-        showarrow=False,
-        x=0,
-        xref="paper",
-        xanchor="left",
-        xshift=-52,
-        y=0,
-        yref="paper",
-        yanchor="top",
-        yshift=-56,
-        font={"size": 11},
-    )
+    small_print(figure, below)
     return View(figure, _sentence(cut, shown, maps, depth), _table(cut))
 
 

@@ -5,50 +5,26 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import plotly.graph_objects as go
 
 from labs.lab_01.arms import ARMS, NAMES
-from labsupport.claims import ledger, load_record
-from labsupport.claims.claim import load_claim
-from labsupport.claims.provenance import origin_words
-from labsupport.explore import View
+from labsupport.claims.ledger import verdict_lines as ledger_lines
+from labsupport.claims.rows import Row, pick, record_rows, recorded_on
+from labsupport.explore import View, small_print
 from labsupport.explore.style import COLOURS
 
 CLAIMS = ("mhc-stable", "mhc-theory", "mhc-fewer-failures", "mhc-time")
 STREAMS = ("float32", "bfloat16", "float16")
-Row = dict[str, Any]
-
-
-def rows_of(experiment: str) -> list[Row]:
-    rows: list[Row] = load_record("01", experiment)["rows"]
-    return rows
+rows_of = partial(record_rows, "01")
+verdict_lines = partial(ledger_lines, CLAIMS)
 
 
 def caption(experiment: str) -> str:
     """Where a record comes from."""
-    return f"recorded on {origin_words(rows_of(experiment)[0]['origin'])}"
-
-
-def pick(rows: list[Row], **wanted: Any) -> list[Row]:
-    return [row for row in rows if wanted.items() <= row.items()]
-
-
-def small_print(figure: go.Figure, experiment: str) -> None:
-    """Where a record comes from, in small letters below the plot."""
-    figure.add_annotation(
-        text=caption(experiment),
-        showarrow=False,
-        x=0,
-        xref="paper",
-        xanchor="left",
-        y=0,
-        yref="paper",
-        yanchor="top",
-        yshift=-54,
-        font={"size": 11},
-    )
+    return recorded_on(rows_of(experiment))
 
 
 def failure_lines(*streams: str) -> list[str]:
@@ -206,9 +182,9 @@ def loss_view(yours: dict[str, float] | None = None) -> View:
     figure.update_layout(
         title=f"Lowest median loss: {NAMES[best]}. (Five seeds, lowest to highest)",
         height=400,
-        margin={"t": 92, "b": 76},  # the legend may need two lines
+        margin={"t": 92},  # the legend may need two lines
     )
-    small_print(figure, "gain")
+    small_print(figure, caption("gain"))
     spread = "; ".join(
         f"{NAMES[arm]} {table[NAMES[arm]][rates.index(1e-2)]:.3f}"
         for arm in ARMS
@@ -225,14 +201,3 @@ def overhead() -> tuple[float, float, float]:
         for b in pick(rows, arm="residual", seed=m["seed"])
     )
     return ratios[0], statistics.median(ratios), ratios[-1]
-
-
-def verdict_lines() -> list[str]:
-    """The four claims: the article's verdict and the source's."""
-    claims = [load_claim(claim) for claim in CLAIMS]
-    lines = []
-    for row in ledger(claims):
-        lines.append(f"{row['claim']}")
-        lines.append(f"    article: {row['article']}")
-        lines.append(f"    source:  {row['source']}")
-    return lines

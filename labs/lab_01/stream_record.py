@@ -11,9 +11,10 @@ from plotly.subplots import make_subplots
 
 from labs.lab_01.arms import NAMES
 from labs.lab_01.gain_explorer import LOOK, number
-from labs.lab_01.record_tables import Row, pick, rows_of, small_print
+from labs.lab_01.record_tables import caption, rows_of
 from labs.lab_01.stream_size import FLOAT16_MAX
-from labsupport.explore import View
+from labsupport.claims.rows import Row, pick
+from labsupport.explore import View, small_print
 
 TICKS = {1: "1", 1e2: "100", 1e4: "10⁴", 1e6: "10⁶", 1e8: "10⁸"}
 
@@ -72,9 +73,8 @@ def stream_view(stream: str) -> View:
     figure.update_layout(
         title=f"The loss falls while HC's stream grows ({stream} stream)",
         height=370,
-        margin={"b": 76},
     )
-    small_print(figure, "stream")
+    small_print(figure, caption("stream"))
     return View(figure, _words(rows, stream), _table(rows))
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from labs.lab_02.captions import caption_below
 from labs.lab_02.experiments import SNAPSHOTS, SPEEDS, TUNING
 from labs.lab_02.loads import DEAD
 from labs.lab_02.plan import TOY
@@ -17,7 +16,7 @@ from labs.lab_02.toy import EXPERTS, TOP_K
 from labsupport.claims.provenance import caption
 from labsupport.claims.record import load_record
 from labsupport.errors import LabError
-from labsupport.explore import Explorer, View, choose, slide
+from labsupport.explore import Explorer, View, choose, slide, small_print
 from labsupport.explore.style import BLUE, ORANGE, VERMILION
 
 STEPS = (1, *range(25, TOY["cpu"].steps + 1, SNAPSHOTS["cpu"]))
@@ -70,7 +69,7 @@ def draw(
     (row,) = rows
     at = STEPS.index(step)
     view = load_view(row["loads"][at], row["biases"][at], title)
-    caption_below(view.figure, caption(row["origin"]))
+    small_print(view.figure, caption(row["origin"]))
     sentence = (
         f"{view.sentence} At the end, on validation data: MaxVio {row['max_vio']:.2f}, "
         f"loss {row['validation']:.4f}."

@@ -10,13 +10,12 @@ import plotly.graph_objects as go
 import torch
 
 from labs.lab_02 import language, toy_runs
-from labs.lab_02.captions import caption_below
 from labs.lab_02.loads import information_share
 from labs.lab_02.toy import DOMAINS
 from labsupport.claims.provenance import caption
 from labsupport.claims.record import load_record
 from labsupport.errors import LabError
-from labsupport.explore import Explorer, View, choose, slide
+from labsupport.explore import Explorer, View, choose, slide, small_print
 from labsupport.explore.style import BLUE
 
 TOY, TEXT = "toy: domains", "GPT: kinds of bytes"
@@ -123,7 +122,7 @@ def draw(records: Mapping[str, Any], data: str, arm: str, seed: int) -> View:
         title=f"The expert tells {share:.0%} of the {_what(data)}",
         margin={"l": 92, "b": 84},
     )
-    caption_below(figure, caption(origin))
+    small_print(figure, caption(origin))
     sentence = (
         f"{title}: knowing the expert tells {share:.0%} of the {_what(data)} "
         "(mutual information over entropy)."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from typing import Any
 
 import plotly.graph_objects as go
 
 from labs.lab_02 import language, toy_runs
-from labs.lab_02.captions import caption_below
+from labs.lab_02.bars_explorer import load_view
 from labs.lab_02.experiments import (
     ALPHAS,
     RULE_SPEEDS,
@@ -17,10 +18,9 @@ from labs.lab_02.experiments import (
     coefficient_of,
 )
 from labs.lab_02.toy_runs import NAMES
-from labsupport.claims import ledger, load_record
-from labsupport.claims.claim import load_claim
-from labsupport.claims.provenance import origin_words
-from labsupport.explore import View
+from labsupport.claims.ledger import verdict_lines as ledger_lines
+from labsupport.claims.rows import Row, pick, record_rows, recorded_on
+from labsupport.explore import View, small_print
 from labsupport.explore.style import COLOURS, RECORDED
 
 CLAIMS = (
@@ -30,21 +30,13 @@ CLAIMS = (
     "lb-aux-compute",
     "lb-aux-quality",
 )
-Row = dict[str, Any]
-
-
-def rows_of(experiment: str) -> list[Row]:
-    rows: list[Row] = load_record("02", experiment)["rows"]
-    return rows
+rows_of = partial(record_rows, "02")
+verdict_lines = partial(ledger_lines, CLAIMS)
 
 
 def caption(experiment: str) -> str:
     """Where a record comes from."""
-    return f"recorded on {origin_words(rows_of(experiment)[0]['origin'])}"
-
-
-def pick(rows: list[Row], **wanted: Any) -> list[Row]:
-    return [row for row in rows if wanted.items() <= row.items()]
+    return recorded_on(rows_of(experiment))
 
 
 def spread(rows: list[Row], metric: str) -> tuple[float, float, float]:
@@ -69,6 +61,23 @@ def opening_lines() -> list[str]:
     return lines
 
 
+def collapse_view() -> View:
+    """Loads of one recorded router that was left to itself: last layer."""
+    rows = pick(rows_of("language"), arm="none")
+    row = pick(rows, lr=max(r["lr"] for r in rows))[0]
+    loads = [
+        float(sum(column)) for column in zip(*row["tables"][-1], strict=True)
+    ]
+    even = statistics.fmean(loads)
+    view = load_view(
+        [round(load / even, 3) for load in loads],
+        None,
+        f"Last layer, validation text (rate {row['lr']:g}, seed {row['seed']})",
+    )
+    small_print(view.figure, recorded_on([row]))
+    return view
+
+
 def collapse_against_balance() -> tuple[float, str]:
     """Loss of the unbalanced model minus the loss-free one's, and in words.
 
@@ -90,6 +99,7 @@ def collapse_against_balance() -> tuple[float, str]:
 def language_view() -> View:
     """Validation loss against MaxVio of every recorded language training."""
     rows = rows_of("language")
+    low, high = sorted({row["lr"] for row in rows})
     figure = go.Figure()
     table: dict[str, list[Any]] = {"model": [], "loss": [], "MaxVio": []}
     symbols = ("circle", "square", "diamond")
@@ -105,9 +115,7 @@ def language_view() -> View:
                 "size": 11,
                 "color": COLOURS[number],
                 "symbol": [
-                    symbol
-                    + "-open" * (row["lr"] == min(r["lr"] for r in rows))
-                    for row in mine
+                    symbol + "-open" * (row["lr"] == low) for row in mine
                 ],
             },
         )
@@ -115,21 +123,22 @@ def language_view() -> View:
             table["model"].append(language.NAMES[arm])
             table["loss"].append(row["validation"])
             table["MaxVio"].append(row["max_vio"])
-    for rate in sorted({row["lr"] for row in rows}):
+    for rate in (low, high):
         dense = statistics.median(
             row["validation"] for row in pick(rows, arm="dense", lr=rate)
         )
         figure.add_hline(
             y=dense,
             line={"color": "#6b7280", "dash": "dot"},
-            annotation_text=f"dense, rate {rate:g}",
-            annotation_position="top right",
+            annotation_text=f"dense of the same computation, rate {rate:g}",
+            annotation_position="top",
         )
     figure.update_xaxes(title="MaxVio on the validation text (0: even)")
     figure.update_yaxes(title="validation loss (nats a byte)")
     figure.update_layout(
-        title={"text": caption("language"), "font": {"size": 11}}
+        title=f"Loss and balance of the GPT (open: rate {low:g}, full: {high:g})"
     )
+    small_print(figure, caption("language"))
     sentence = "Loss of " + "; ".join(
         f"{language.NAMES[arm]}: {words(pick(rows, arm=arm), 'validation')}"
         for arm in ("none", "sequence", "free", "dense")
@@ -202,8 +211,10 @@ def batch_size_view() -> View:
     figure.update_xaxes(tickvals=sizes, ticktext=[str(size) for size in sizes])
     figure.update_yaxes(title="MaxVio, mean", rangemode="tozero")
     figure.update_layout(
-        title={"text": caption("balance"), "font": {"size": 11}}
+        title="How even loads are depends on how much is computed together",
+        margin={"t": 92},
     )
+    small_print(figure, caption("balance"))
     ends = "; ".join(
         f"{NAMES[arm]} {table[NAMES[arm]][0]:.2f} and {table[NAMES[arm]][-1]:.2f}"
         for arm in toy_runs.ARMS
@@ -328,20 +339,10 @@ def toy_view(yours: dict[str, dict[str, float]] | None = None) -> View:
         title="Loss and balance on the toy (small: sweeps, large: fresh tasks)",
         margin={"t": 92},
     )
-    caption_below(figure, caption("balance"))
+    small_print(figure, caption("balance"))
     sentence = "On fresh tasks: " + "; ".join(
         f"{NAMES[arm]}: loss {words(pick(reports, arm=arm), 'validation')}, MaxVio "
         f"{words(pick(reports, arm=arm), 'max_vio', 2)}"
         for arm in toy_runs.ARMS
     )
     return View(figure, sentence + ".", table)
-
-
-def verdict_lines() -> list[str]:
-    """The five claims: the article's verdict and the source's."""
-    lines = []
-    for row in ledger([load_claim(claim) for claim in CLAIMS]):
-        lines.append(f"{row['claim']}")
-        lines.append(f"    article: {row['article']}")
-        lines.append(f"    source:  {row['source']}")
-    return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from labsupport.claims.claim import Claim, load_claims
+from labsupport.claims.claim import Claim, load_claim, load_claims
 from labsupport.claims.record import load_record
 from labsupport.claims.verdict import Rule, judge
 from labsupport.errors import LabError
@@ -34,6 +34,16 @@ def verdict_of(rule: Rule | None, folder: Path = MEASUREMENTS) -> str:
         f"{verdict} ({rule.metric}, {rule.effect} {found.mean:.2g} "
         f"[{found.low:.2g}, {found.high:.2g}], {found.seeds} seeds)"
     )
+
+
+def verdict_lines(claim_ids: Sequence[str]) -> list[str]:
+    """For each claim its name, the article's verdict and the source's."""
+    lines = []
+    for row in ledger([load_claim(claim_id) for claim_id in claim_ids]):
+        lines.append(f"{row['claim']}")
+        lines.append(f"    article: {row['article']}")
+        lines.append(f"    source:  {row['source']}")
+    return lines
 
 
 def ledger(

@@ -7,11 +7,15 @@ clicks, keys and what is seen go through the page itself.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from playwright.sync_api import Locator, Page
+
+from labsupport.workcopy import open_copy
 
 PATIENCE = 60_000  # milliseconds that any one condition may take
 
@@ -40,6 +44,31 @@ COUNT = f"""id => {PANEL}.content.widgets
   .find(cell => cell.model.id === id).model.executionCount"""
 PROMPT = f"""id => {PANEL}.content.widgets
   .find(cell => cell.model.id === id).promptNode.textContent"""
+
+
+def working_copy(
+    lab: str, labs_home: Path, attempts: Mapping[str, str], scale: str | None = None
+) -> Path:
+    """The copy that `labs open` opens, with a reader's attempts in it.
+
+    Args:
+        lab: "01".
+        labs_home: where the copy has to lie.
+        attempts: cell id -> what the reader has written there.
+        scale: set in the parameters cell; None leaves it to the environment.
+    """
+    path = open_copy(lab)
+    assert path.is_relative_to(labs_home)
+    notebook = nbformat.read(path, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells), "spoiled"
+    missing = set(attempts) - {cell.id for cell in notebook.cells}
+    assert not missing, f"no such cells: {missing}"
+    for cell in notebook.cells:
+        cell.source = attempts.get(cell.id, cell.source)
+        if cell.id == "parameters" and scale is not None:
+            cell.source = cell.source.replace("scale = None", f'scale = "{scale}"')
+    nbformat.write(notebook, path)
+    return path
 
 
 @dataclass

@@ -6,13 +6,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import expect
 
 from labsupport.exercise.progress import progress_file
-from labsupport.workcopy import open_copy
-from tests.browser.driver import PATIENCE, NotebookPage
+from tests.browser.driver import PATIENCE, NotebookPage, working_copy
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE)
@@ -22,23 +20,10 @@ def rms_norm(x_BTD, weight_D, eps=1e-6):
     return x_BTD * torch.rsqrt(x_BTD.pow(2).mean(1, True) + eps) * weight_D"""
 
 
-def working_copy(labs_home: Path) -> Path:
-    """The copy that `make lab` opens, at the scale where Stop has time to act."""
-    path = open_copy("00")
-    assert path.parent == labs_home
-    notebook = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "spoiled"
-    for cell in notebook.cells:
-        if cell.id == "parameters":
-            cell.source = cell.source.replace("scale = None", 'scale = "cpu"')
-        if cell.id == "exercise-0-1":
-            cell.source = WRONG
-    nbformat.write(notebook, path)
-    return path
-
-
 def test_the_first_hour(open_notebook: Callable[[Path], NotebookPage], labs_home: Path):
-    notebook = open_notebook(working_copy(labs_home))
+    notebook = open_notebook(
+        working_copy("00", labs_home, {"exercise-0-1": WRONG}, scale="cpu")
+    )
     page = notebook.page
     for cell_id in ("parameters", "setup", "beliefs", "sum-predict", "sum-run"):
         notebook.run(cell_id)

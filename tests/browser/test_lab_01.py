@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from labsupport.workcopy import open_copy
-from tests.browser.driver import PATIENCE, NotebookPage
+from tests.browser.driver import PATIENCE, NotebookPage, working_copy
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE)
@@ -22,21 +20,8 @@ def connect(x_MnC, pre_nM, post_nM, res_nnM, branch):
     return kept_MnC + torch.einsum("im,mc->mic", post_nM, made_MC)"""
 
 
-def working_copy(labs_home: Path) -> Path:
-    """The copy that `labs open 01` opens, with one wrong answer in it."""
-    path = open_copy("01")
-    assert path.is_relative_to(labs_home)
-    notebook = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "spoiled"
-    for cell in notebook.cells:
-        if cell.id == "connect":
-            cell.source = TRANSPOSED
-    nbformat.write(notebook, path)
-    return path
-
-
 def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path):
-    notebook = open_notebook(working_copy(labs_home))
+    notebook = open_notebook(working_copy("01", labs_home, {"connect": TRANSPOSED}))
     for cell_id in ("parameters", "setup", "predict", "reveal"):
         notebook.run(cell_id)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from labsupport.workcopy import open_copy
-from tests.browser.driver import PATIENCE, NotebookPage
+from tests.browser.driver import PATIENCE, NotebookPage, working_copy
 
 pytestmark = pytest.mark.browser
 expect.set_options(timeout=PATIENCE)
@@ -22,21 +20,8 @@ def gate(logits_NE, bias_E, top_k):
     return index_NK, chosen_NK / chosen_NK.sum(dim=1, keepdim=True)"""
 
 
-def working_copy(labs_home: Path) -> Path:
-    """The copy that `labs open 02` opens, with one wrong answer in it."""
-    path = open_copy("02")
-    assert path.is_relative_to(labs_home)
-    notebook = nbformat.read(path, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells), "spoiled"
-    for cell in notebook.cells:
-        if cell.id == "gate":
-            cell.source = BIAS_WEIGHS
-    nbformat.write(notebook, path)
-    return path
-
-
 def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path):
-    notebook = open_notebook(working_copy(labs_home))
+    notebook = open_notebook(working_copy("02", labs_home, {"gate": BIAS_WEIGHS}))
     for cell_id in ("parameters", "setup", "predict", "reveal"):
         notebook.run(cell_id)
 

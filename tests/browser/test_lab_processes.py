@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import pytest
 from playwright.sync_api import expect
 
-from labsupport.workcopy import open_copy
-from tests.browser.driver import PATIENCE, NotebookPage
+from tests.browser.driver import PATIENCE, NotebookPage, working_copy
 
 pytestmark = [pytest.mark.browser, pytest.mark.distributed]
 expect.set_options(timeout=PATIENCE)
@@ -23,20 +21,8 @@ def swap(x_N, dist):
     return y_N"""
 
 
-def working_copy(labs_home: Path) -> Path:
-    """The copy that `labs open processes` opens, with one wrong answer in it."""
-    path = open_copy("processes")
-    assert path.is_relative_to(labs_home)
-    notebook = nbformat.read(path, as_version=4)
-    for cell in notebook.cells:
-        if cell.id == "swap":
-            cell.source = POLITE
-    nbformat.write(notebook, path)
-    return path
-
-
 def test_the_primer(open_notebook: Callable[[Path], NotebookPage], labs_home: Path):
-    notebook = open_notebook(working_copy(labs_home))
+    notebook = open_notebook(working_copy("processes", labs_home, {"swap": POLITE}))
     for cell_id in ("parameters", "setup", "stuck-predict"):
         notebook.run(cell_id)
     choice = "no letter arrives, and nobody ever goes on"

@@ -32,7 +32,10 @@ from tests.kernels.test_rms_norm import RMS_NORM
 from tests.kernels.test_sinkhorn import SINKHORN
 from tests.kernels.test_softmax import SOFTMAX
 
-pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="needs no GPU")
+pytestmark = pytest.mark.skipif(
+    not kernels.INTERPRETED,
+    reason="wrong kernels run interpreted: on a GPU they could damage the rest",
+)
 
 
 @dataclass(frozen=True)

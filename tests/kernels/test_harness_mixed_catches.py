@@ -22,7 +22,10 @@ from tests.kernels.test_mhc_pre import PRE_APPLY
 from tests.kernels.test_mhc_project import PROJECTION
 from tests.kernels.test_moe_up import UP
 
-pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="needs no GPU")
+pytestmark = pytest.mark.skipif(
+    not kernels.INTERPRETED,
+    reason="wrong kernels run interpreted: on a GPU they could damage the rest",
+)
 
 WIDE = Case((5, 4, 300), torch.float32)
 MANY = Case((70, 2, 9), torch.float32)

@@ -15,7 +15,10 @@ from tests.kernels.test_moe_combine import COMBINE
 from tests.kernels.test_moe_permute import permute_to
 from tests.kernels.test_moe_router import ROUTER, routed_by
 
-pytestmark = pytest.mark.skipif(not kernels.INTERPRETED, reason="needs no GPU")
+pytestmark = pytest.mark.skipif(
+    not kernels.INTERPRETED,
+    reason="wrong kernels run interpreted: on a GPU they could damage the rest",
+)
 
 
 def router(module: ModuleType) -> MixedOperation:

@@ -362,7 +362,10 @@ def test_the_counts_are_never_read_by_the_cpu(monkeypatch):
     torch.autograd.grad(a, (x, gate_up), torch.ones_like(a))
 
 
-@pytest.mark.skipif(not kernels.INTERPRETED, reason="recorded in the interpreter")
+@pytest.mark.skipif(
+    not kernels.INTERPRETED,
+    reason="only the interpreter records what a kernel reads and writes",
+)
 @pytest.mark.parametrize("busy", [1, 2, 6])
 def test_no_program_writes_what_is_anothers(busy):
     """Weights of experts without rows are not read."""

@@ -1,6 +1,5 @@
 """Lab 01's explorers and its picture say what the numbers say."""
 
-import itertools
 from html import escape
 
 import pytest
@@ -29,29 +28,8 @@ from labs.lab_01.sinkhorn_explorer import (
 from labsupport.claims.provenance import provenance
 from labsupport.claims.record import load_record
 from labsupport.errors import LabError
-from labsupport.explore import Explorer, View
 from labsupport.nn.hyper_connections import Maps, sinkhorn
-
-
-def every_view(explorer: Explorer, **only) -> list[tuple[dict, View]]:
-    """All settings of an explorer, or those with the values in `only`.
-
-    Each must have something to see and a sentence.
-    """
-    values = {
-        name: only.get(name, control.values)
-        for name, control in explorer.controls.items()
-    }
-    settings = [
-        dict(zip(values, each, strict=True))
-        for each in itertools.product(*values.values())
-    ]
-    views = [(setting, explorer.draw(**setting)) for setting in settings]
-    for setting, view in views:
-        assert view.figure.data or view.figure.layout.annotations, setting
-        assert view.sentence.endswith("."), setting
-        assert len({len(column) for column in view.table.values()}) <= 1, setting
-    return views
+from tests.labs.every_view import every_view
 
 
 def test_equation_20_at_the_papers_size():

@@ -1,6 +1,5 @@
 """Lab 02's explorers, pictures and tables say what the record says."""
 
-import itertools
 import statistics
 
 import pytest
@@ -14,16 +13,7 @@ from labs.lab_02.picture import BIASES, SCORES, idea_view
 from labs.lab_02.size_explorer import size_explorer
 from labs.lab_02.toy_runs import ARMS
 from labsupport.claims.record import load_record
-
-
-def every_view(explorer):
-    names = list(explorer.controls)
-    for values in itertools.product(*(explorer.controls[n].values for n in names)):
-        setting = dict(zip(names, values, strict=True))
-        view = explorer.draw(**setting)
-        assert view.sentence.endswith("."), setting
-        assert len({len(column) for column in view.table.values()}) <= 1, setting
-        yield setting, view
+from tests.labs.every_view import every_view
 
 
 def test_every_choice_of_bars_is_recorded():
@@ -161,6 +151,39 @@ def test_the_reveal_is_the_median_of_pairs():
     gap, sentence = tables.collapse_against_balance()
     assert gap == statistics.median(gaps)
     assert f"{gap:+.3f}" in sentence
+
+
+def test_the_collapse_that_is_shown_is_the_records():
+    row = next(
+        r
+        for r in load_record("02", "language")["rows"]
+        if (r["arm"], r["seed"], r["lr"]) == ("none", 10, 0.01)
+    )
+    loads = [sum(column) for column in zip(*row["tables"][-1], strict=True)]
+    violation = max(loads) / statistics.mean(loads) - 1
+    assert f"MaxVio {violation:.2f}" in tables.collapse_view().sentence
+
+
+def test_what_the_text_says_of_the_record():
+    """Sentences of the lab that hold for this record; another may need others."""
+    rows = load_record("02", "language")["rows"]
+    loss = {(r["arm"], r["seed"], r["lr"]): r["validation"] for r in rows}
+    pairs = [(seed, lr) for arm, seed, lr in loss if arm == "free"]
+
+    def worse(arm, other):
+        return sum(loss[arm, *pair] > loss[other, *pair] for pair in pairs)
+
+    assert len(pairs) == 6
+    assert worse("none", "free") == 5  # "in five of six pairs"
+    assert worse("dense", "free") == 4  # "better ... in four of six pairs"
+    assert worse("free", "dense_25") == 6
+    assert all(r["information"] < 0.5 for r in rows if r["arm"] == "free")
+
+    bars = load_record("02", "bars")["rows"]
+    off = {(r["skew"], r["seed"]): r["validation"] for r in bars if not r["speed"]}
+    for row in bars:
+        if row["skew"] and row["speed"] >= 1e-3:  # "every speed that balances"
+            assert row["validation"] > off[row["skew"], row["seed"]]
 
 
 def test_pictures_hold_the_readers_star():
