@@ -25,8 +25,11 @@ TRITON_TYPES = {
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
     torch.int32: "i32",
+    torch.float8_e4m3fn: "fp8e4nv",
+    torch.float8_e5m2: "fp8e5",
 }
-"""Triton's names for these dtypes and for indices', as they stand in a `KernelSpec`."""
+"""Triton's names for these dtypes, for indices' and for codes', as they stand in a
+`KernelSpec`."""
 
 
 class KernelInputError(ValueError):
