@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from typing import Annotated
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Annotated
 
 import typer
 
@@ -152,41 +153,46 @@ def test(
     from labsupport.build import NBVAL
 
     python = [sys.executable, "-m"]
-    marks = [] if everything else ["-m", "not slow"]
-    # Kernels run interpreted, on one core: the other steps go on beside them. The
-    # browser comes last and alone, while the cores are quiet.
-    others = ["--ignore=tests/kernels", "--ignore=tests/browser"]
-    kernels = [*python, "pytest", *marks, "tests/kernels"]
-    steps = {
+    pytest = [*python, "pytest", *([] if everything else ["-m", "not slow"])]
+    # Two lanes beside each other: much of what the first one tests waits for
+    # processes to start, the second computes on one core. The browser comes last and
+    # alone, while the cores are quiet.
+    others = [f"--ignore=tests/{name}" for name in ("kernels", "labs", "browser")]
+    shown = {
         "Linting": [*python, "ruff", "check", "."],
         "Checking the format": [*python, "ruff", "format", "--check", "."],
         "Checking types": [*python, "mypy"],
-        "Testing the code": [*python, "pytest", *marks, "tests", *others],
+        "Testing the code": [*pytest, "tests", *others],
+    }
+    beside = {
+        "Testing the kernels": [*pytest, "tests/kernels"],
         "Comparing every notebook's outputs with a new run": [*python, *NBVAL],
+        "Testing the labs": [*pytest, "tests/labs"],
     }
-    browser = {
-        "Testing in the browser": [*python, "pytest", *marks, "tests/browser"],
-    }
-    with tempfile.TemporaryFile("w+") as log:
-        typer.echo("Testing the kernels, beside what follows ...")
-        beside = subprocess.Popen(kernels, cwd=ROOT, stdout=log, stderr=log)
-        failed = _failed(steps)
-        if beside.wait():
-            failed.append("Testing the kernels")
+    browser = {"Testing in the browser": [*pytest, "tests/browser"]}
+    with tempfile.TemporaryFile("w+") as log, ThreadPoolExecutor() as lanes:
+        typer.echo(f"Beside what follows: {', '.join(beside)}.")
+        second = lanes.submit(_failed, beside, log)
+        failed = _failed(shown)
+        failed += second.result()
         log.seek(0)
-        typer.echo(f"Testing the kernels:\n{log.read()}")
+        typer.echo(log.read())
     failed += _failed(browser)
     if failed:
         raise LabError(f"Failed: {'; '.join(failed)}.")
     typer.echo("Everything passed.")
 
 
-def _failed(steps: dict[str, list[str]]) -> list[str]:
-    """Run commands by title, all of them; returns the titles of those that failed."""
+def _failed(steps: dict[str, list[str]], log: IO[str] | None = None) -> list[str]:
+    """Run commands by title, all of them; returns the titles of those that failed.
+
+    Args:
+        log: where titles and output go; None for the terminal.
+    """
     failed = []
     for title, command in steps.items():
-        typer.echo(f"{title} ...")
-        if subprocess.run(command, cwd=ROOT).returncode:
+        print(f"{title} ...", file=log, flush=True)
+        if subprocess.run(command, cwd=ROOT, stdout=log, stderr=log).returncode:
             failed.append(title)
     return failed
 
