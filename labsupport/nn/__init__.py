@@ -1,5 +1,6 @@
 """The small GPT that the labs train, and parts that can be exchanged in it."""
 
+from labsupport.nn.fp8_linear import BF16Linear, FP8Linear, FP8Recipe
 from labsupport.nn.gpt import (
     GPT,
     CausalSelfAttention,
@@ -21,7 +22,10 @@ from labsupport.nn.moe_balance import AuxiliaryLoss, LoadBalancer
 __all__ = [
     "GPT",
     "AuxiliaryLoss",
+    "BF16Linear",
     "CausalSelfAttention",
+    "FP8Linear",
+    "FP8Recipe",
     "GPTConfig",
     "HyperConnection",
     "LoadBalancer",
