@@ -17,7 +17,7 @@ from labs.lab_03.outlier_channels import (
 from labs.lab_03.plan import GPT_PLANS, SIDE
 from labsupport.errors import LabError
 from labsupport.nn import GPT, BF16Linear, FP8Linear, FP8Recipe
-from labsupport.settings import Scale, choose_settings
+from labsupport.settings import Scale, choose_settings, seed_everything
 from labsupport.tasks.corpus import Corpus
 from labsupport.train import Run, mean_loss, train
 
@@ -102,7 +102,7 @@ def train_gpt(
     """
     plan = GPT_PLANS[scale]
     settings = choose_settings(scale, seed)
-    settings.seed_everything()
+    seed_everything(seed)
     return train(
         make_gpt(arm, scale, outlier, **own),
         partial(
