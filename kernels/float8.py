@@ -128,5 +128,5 @@ def decode(code: Tensor, fmt: Float8 = E4M3) -> Tensor:
         value = torch.where((code & 0x7F) == 0x7F, torch.nan, value)
     else:
         infinite = torch.where(m > 0, torch.nan, torch.inf)
-        value = torch.where(top == E, infinite, value)
+        value = torch.where(E.eq(top), infinite, value)
     return torch.where(code >= 0x80, -value, value)

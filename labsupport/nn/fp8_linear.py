@@ -130,9 +130,7 @@ class _FP8Linear(torch.autograd.Function):
     """Ties the three products together for autograd."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x_MK: Tensor, w_NK: Tensor, layer: FP8Linear
-    ) -> Tensor:
+    def forward(ctx: Any, x_MK: Tensor, w_NK: Tensor, layer: FP8Linear) -> Tensor:
         recipe = layer.recipe
         x = (
             Codes(*layer.quantise(x_MK, recipe.side), (1, recipe.side))
@@ -152,7 +150,7 @@ class _FP8Linear(torch.autograd.Function):
         return y_MN.to(torch.bfloat16).to(x_MK.dtype)
 
     @staticmethod
-    def backward(ctx: Any, g_MN: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, g_MN: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x_q, x_scale, w_q, w_scale = ctx.saved_tensors
         x_t, w = (
             Codes(x_q, x_scale, ctx.tiles[0]),
@@ -223,7 +221,7 @@ class _BF16Linear(torch.autograd.Function):
         return half_product(x_MK, w_NK.t())
 
     @staticmethod
-    def backward(ctx: Any, g_MN: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, g_MN: Tensor) -> tuple[Tensor, Tensor]:
         x_MK, w_NK = ctx.saved_tensors
         g_MN = g_MN.to(torch.bfloat16)
         dx_MK, dw_NK = half_product(g_MN, w_NK), half_product(g_MN.t(), x_MK)
