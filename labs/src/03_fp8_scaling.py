@@ -1,0 +1,695 @@
+# ---
+# jupyter:
+#   jupytext:
+#     custom_cell_magics: torchrun
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] id="title"
+# # 03 · Training with eight bits
+#
+# **In two hours you will take a number apart down to its bits, give small pieces of a
+# matrix scales of their own, multiply 8-bit numbers the way a GPU does, train with
+# them, and find out what that costs.**
+#
+# | minutes | you will | what you take away |
+# |---|---|---|
+# | 0 – 14 | train with gradients cast to 8 bits | gradients that are not there |
+# | 14 – 32 | decode a byte, move a number | what range is, and what precision |
+# | 32 – 38 | guess what an outlier does | a common error, put right |
+# | 38 – 68 | give tiles scales, multiply codes | a linear layer in FP8 |
+# | 68 – 82 | train with your parts | FP8 beside bfloat16, live |
+# | 82 – 98 | play: outliers, long sums | what each choice is for |
+# | 98 – 114 | hold three sentences against the record | three verdicts |
+# | 114 – 120 | recap and three questions | |
+#
+# Then, if you like, the deep parts: the backward, powers of two, encoding, the
+# optimizer's bytes, when FP8 pays, FP8 between processes, the kernel. They stand at
+# the end and nothing needs them.
+#
+# It builds on [lab 00](00_start_here.ipynb). **On a CPU nothing here is faster in 8
+# bits**: the numbers are exactly those of a GPU, the speed is not. So no time is
+# shown.
+
+# %% id="parameters" tags=["parameters", "nbval-ignore-output"]
+scale = None  # "ci", "cpu" or "gpu"; None: what LABS_SCALE says, else "cpu"
+seed = 0
+world = 4  # ranks of the torchrun cell
+
+# %% id="setup" tags=["nbval-ignore-output"]
+import math
+from functools import partial
+
+import torch
+
+from kernels.float8 import cast
+from kernels.fp8_scaling import SMALLEST_SCALE
+from labs.lab_03 import record_tables as record
+from labs.lab_03.accumulation_explorer import accumulation_explorer
+from labs.lab_03.exercises_core import exact_dot
+from labs.lab_03.gradients import arriving_gradients, gradient_view
+from labs.lab_03.language import losses, train_gpt
+from labs.lab_03.number_line import number_line_explorer
+from labs.lab_03.outlier_explorer import outlier_explorer
+from labs.lab_03.pictures import idea_view
+from labs.lab_03.plan import GPT_PLANS, LIVE_STEPS, SIDE
+from labs.lab_03.questions import QUESTIONS
+from labs.lab_03.schemes import outlier_matrix, sqnr
+from labsupport import Lab
+from labsupport.explore import show_figure
+from labsupport.tasks.corpus import Corpus
+
+lab = Lab("03", scale=scale, seed=seed, world=world)
+plan = GPT_PLANS[lab.settings.scale]
+print(plan)
+
+# %% [markdown] id="problem"
+# ## Gradients that are not there (0 – 14 min)
+#
+# A number in **bfloat16** takes two bytes, and that is how most large models are
+# trained. A number in **FP8** takes one. Half the bytes to move and to keep; and recent
+# GPUs multiply FP8 numbers twice as fast. But a byte has only 256 values.
+#
+# What could go wrong? Let us do the obvious thing. We take a small GPT, and in each
+# linear layer of its blocks we cast whatever goes into a product to FP8: inputs and
+# weights on the way forward, gradients on the way back. Beside it, the same model with
+# bfloat16 in the same places.
+
+# %% id="opening" tags=["nbval-ignore-output"]
+opening = {}
+for arm, title in (("bf16", "bfloat16"), ("unscaled", "FP8, just cast")):
+    opening[arm] = train_gpt(
+        arm,
+        lab.settings.seed,
+        lab.settings.scale,
+        steps=LIVE_STEPS[lab.settings.scale],
+        live=True,
+        title=title,
+    )
+
+# %% [markdown] id="opening-text"
+# The second one learns, too, and then it lags behind. Nothing crashed; without the
+# first curve one might not have noticed. Let us look at what arrives at the linear
+# layers in the backward: gradients of the loss by their outputs, of the first batch.
+
+# %% id="gradients" tags=["nbval-ignore-output"]
+model = opening["bf16"].model
+batch = Corpus.load().batch(
+    "train",
+    0,
+    batch_size=plan.batch_size,
+    length=plan.length,
+    seed=lab.settings.seed,
+)
+view = gradient_view(
+    arriving_gradients(model, *(x.to(lab.settings.device) for x in batch))
+)
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="gradients-text"
+# The loss is a mean over tokens, so each token's gradient is divided by their number;
+# here that leaves numbers around a millionth. The smallest number that the format
+# has is $2^{-9}$, about 0.002. What is at most half of that is rounded to **zero**.
+#
+# So nearly every gradient is flushed to zero, and what the blocks learn from is not
+# there. Embedding and output layer still learn, as they are not in FP8: that is all
+# that you saw in the second curve. Real models have more tokens in a batch, and smaller
+# gradients. The record has longer trainings of the same two, five seeds each.
+
+# %% id="opening-record" tags=["nbval-check-output"]
+print("\n".join(record.opening_lines()))
+
+# %% [markdown] id="byte-text"
+# ## What is in a byte (14 – 32 min)
+#
+# A floating-point number has a **sign**, an **exponent** that says which power of two
+# it lies above, and a **mantissa** that says how far above. FP8 comes in two formats:
+#
+# | format | sign | exponent bits | mantissa bits | largest | smallest |
+# |---|---|---|---|---|---|
+# | **E4M3** | 1 | 4 | 3 | 448 | $2^{-9}$ |
+# | **E5M2** | 1 | 5 | 2 | 57344 | $2^{-16}$ |
+#
+# More exponent bits: more **range**. More mantissa bits: more **precision**. DeepSeek-V3
+# uses E4M3 for everything. With $E$ the number in its exponent bits and $m$ that in its
+# mantissa bits ([Micikevicius et al. 2022](https://arxiv.org/abs/2209.05433), section 3),
+#
+# $$\text{value} = \pm\, 2^{E-7}\,\left(1 + \tfrac{m}{8}\right) \quad (E > 0),
+# \qquad \pm\, 2^{-6}\,\tfrac{m}{8} \quad (E = 0)$$
+#
+# The second kind, **subnormal** numbers, fills the gap down to zero in even steps. And
+# there is one exception: with all exponent and mantissa bits set, $E = 15$ and $m = 7$,
+# the code is **NaN**, not a number. There is no infinity.
+#
+# Move the number. The sentence below the picture says what becomes of it.
+#
+# Try this:
+# 1. E4M3, something between 256 and 448. How far apart are neighbours there? How far
+#    between 1 and 2? And relative to the numbers?
+# 2. Go up beyond the largest number, and down to the smallest. What happens?
+# 3. The same number in E5M2. What is gained, what is lost?
+#
+# <details><summary>Answers</summary>
+#
+# 1. 32 against an eighth: in both cases an eighth of the power of two below. A number
+#    is off by at most half of that, about 6 %, whatever its size.
+# 2. Beyond 448 it stays at 448: it **saturates**. Below $2^{-6}$ steps stay the same,
+#    so the relative error grows, and from $2^{-10}$ down it is zero.
+# 3. E5M2 goes from $2^{-16}$ to 57344, and has four steps for each power of two instead
+#    of eight: twice the error.
+#
+# </details>
+
+# %% id="number-line" tags=["nbval-ignore-output"]
+number_line_explorer().show()
+
+# %% [markdown] id="decode-text"
+# ## 3.1 · From a byte to a number · 10 minutes · ●○○
+#
+# Return the value of an E4M3 code. The code is a whole number from 0 to 255, bits in
+# the order sign, exponent, mantissa: `code >> 3 & 15` are the exponent bits. NaN is
+# `math.nan`.
+
+
+# %% id="decode" tags=["nbval-ignore-output"]
+@lab.exercise("3.1")
+def decode(code):
+    """The value of an E4M3 code: 1 sign, 4 exponent and 3 mantissa bits."""
+    ### BEGIN SOLUTION
+    sign = -1.0 if code & 0x80 else 1.0
+    exponent, mantissa = (code >> 3) & 0xF, code & 0x7
+    if exponent == 15 and mantissa == 7:
+        return math.nan
+    if exponent == 0:
+        return sign * 2**-6 * (mantissa / 8)
+    return sign * 2 ** (exponent - 7) * (1 + mantissa / 8)
+    ### END SOLUTION
+
+
+# %% id="decode-check" tags=["nbval-ignore-output"]
+lab.check("3.1")
+lab.hints("3.1")
+
+# %% id="decode-see" tags=["nbval-check-output"]
+values = [decode(code) for code in range(128)]
+finite = [value for value in values if not math.isnan(value)]
+print(f"{len(finite)} values from {min(finite)} to {max(finite)}")
+for low, high in ((0, 2**-6), (2**-6, 1), (1, 448)):
+    inside = sum(low <= value <= high for value in finite)
+    print(f"from {low:<8g} to {high:<8g}: {inside:3} values")
+print(f"largest over smallest: 2^{math.log2(max(finite) / finite[1]):.1f}")
+
+# %% [markdown] id="predict-text"
+# ## One number spoils the rest? (32 – 38 min)
+#
+# The cure for small gradients is a **scale**: divide the whole matrix by a number $s$
+# before the cast, and multiply the result by $s$ afterwards. With $s$ = largest size /
+# 448 the largest number becomes 448, and nothing is lost at the top.
+#
+# But trained models have **outliers**: a few channels of an activation are far larger
+# than the rest, and they make $s$ large for all. Take a matrix of 256 × 512 normally
+# distributed numbers, multiply one of its columns by 1000, and cast it with one scale
+# for the whole matrix. What becomes of the *other* columns?
+
+# %% id="predict" tags=["nbval-ignore-output"]
+lab.predict(
+    "outlier",
+    "One column times 1000, one scale, E4M3. The numbers in other columns:",
+    [
+        "most of them become 0",
+        "they lose about half of their precision",
+        "hardly anything happens to them",
+    ],
+)
+
+# %% id="reveal" tags=["nbval-ignore-output"]
+answer, sentence = record.outlier_answer()
+view = record.outlier_view()
+lab.reveal("outlier", answer=answer, sentence=sentence, figure=view.figure)
+
+# %% [markdown] id="reveal-after"
+# The picture shows the **SQNR**, the signal-to-quantisation-noise ratio: the power of
+# the numbers over the power of their errors, in decibels. 30 dB are errors of 3 %, 0 dB
+# errors as large as the numbers.
+#
+# *Why was I wrong?* Many texts say that one outlier 100 times as large ruins a tensor
+# in FP8. That is true of INT8, whose steps are all equal: there the outlier decides how
+# coarse they are. E4M3 is a *floating-point* format. Dividing by a larger scale lowers
+# the exponents of all other numbers and leaves their mantissas, until exponents run
+# out. From the largest number to the smallest it spans almost 18 powers of two.
+#
+# So scales by tensor are good enough for factors of thousands. They fail when numbers
+# differ by 100,000 and more. That happens in gradients: some tokens are predicted well,
+# others badly, and their gradients lie many decades apart.
+#
+# ## The idea (38 – 42 min)
+#
+# DeepSeek-V3 ([report](https://arxiv.org/abs/2412.19437), section 3.3.2) gives every
+# **tile** its own scale: 128 neighbouring numbers of an activation or a gradient, and
+# each block of 128 × 128 of the weights. With $q$ the codes,
+#
+# $$s = \frac{\max_{\text{tile}} |x|}{448}, \qquad q = \text{E4M3}(x / s), \qquad
+# x \approx s\,q$$
+#
+# A tile lies along what the product sums over. So within a tile all terms have the same
+# scales, and the sum can be taken over codes alone:
+#
+# $$y_{mn} = \sum_{j} s_{mj}\, t_{i(n)\,j} \sum_{k \text{ in tile } j} q_{mk}\, w_{nk}$$
+#
+# | symbol | meaning | shape | in code |
+# |---|---|---|---|
+# | $M$, $K$, $N$ | tokens, channels in, channels out | | |
+# | $T$, $J$ | numbers in a tile, 128 in V3; tiles in a row, $K/T$ | | `T` |
+# | $q$, $s$ | codes of the input, their scales | $M \times K$, $M \times J$ | `q_MK`, `s_MJ` |
+# | $w$, $t$ | codes of the weights, their scales | $N \times K$, $N/T \times J$ | `w_NK`, `t_IJ` |
+# | $i(n)$ | the block of output $n$, $\lfloor n / T \rfloor$ | | |
+#
+# The inner sum is the tensor core's business. The outer one is done in float32. That is
+# more than book-keeping: the tensor cores of the H800 add FP8 products in a register
+# of only about 14 bits, says the report, and a long sum loses its small terms there.
+# Taking the sum out of it after each tile is called **promotion**.
+
+# %% id="idea" tags=["nbval-ignore-output"]
+view = idea_view()
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="quantise-text"
+# ## 3.2 · A scale for each tile · 12 minutes · ●●○
+#
+# Return the codes of `x_MK` and the scales of its tiles, each of `T` neighbours in a
+# row. `T` divides $K$. `cast(x)` makes E4M3 of numbers. A tile of zeros must not divide by
+# zero: no scale is smaller than `SMALLEST_SCALE`, $2^{-126}$.
+
+
+# %% id="quantise" tags=["nbval-ignore-output"]
+@lab.exercise("3.2")
+def quantise_tiles(x_MK, T):
+    """q_MK in E4M3 and scale_MJ in float32, so that x is about scale times q."""
+    ### BEGIN SOLUTION
+    M, K = x_MK.shape
+    tiles_MJT = x_MK.reshape(M, K // T, T)
+    amax_MJ = tiles_MJT.abs().amax(dim=2)
+    scale_MJ = (amax_MJ / 448).clamp(min=SMALLEST_SCALE)
+    q_MJT = cast(tiles_MJT / scale_MJ[:, :, None])
+    return q_MJT.view(M, K), scale_MJ
+    ### END SOLUTION
+
+
+# %% id="quantise-check" tags=["nbval-ignore-output"]
+lab.check("3.2")
+lab.hints("3.2")
+
+# %% [markdown] id="quantise-sweep"
+# The matrix of your guess again, its first column multiplied by $f$. Once with one tile
+# that is the whole row, once with tiles of 128. SQNR of all other columns, and of the
+# tiles that the outlier is not in:
+
+# %% id="quantise-see" tags=["nbval-check-output"]
+print(
+    f"{'f':>8}{'whole rows':>12}{'tiles':>8}{'tiles without the outlier':>28}"
+)
+for f in (1.0, 1e3, 1e5, 1e6):
+    x_MK = outlier_matrix(f)
+    found = []
+    for T, first in ((512, 1), (128, 1), (128, 128)):
+        q_MK, scale_MJ = quantise_tiles(x_MK, T)
+        y_MK = q_MK.float() * scale_MJ.repeat_interleave(T, dim=1)
+        found.append(sqnr(x_MK[:, first:], y_MK[:, first:]))
+    print(f"{f:>8g}{found[0]:>12.0f}{found[1]:>8.0f}{found[2]:>28.0f}")
+
+# %% [markdown] id="matmul-text"
+# An outlier spoils its own tile only.
+#
+# ## 3.3 · Multiply codes, add in float32 · 15 minutes · ●●○
+#
+# Return $y$ by the formula above. `dot(a_MT, b_NT)` is the tensor core: it multiplies
+# codes, sums them in its own coarse way, takes `T` columns at most, and returns an
+# $M \times N$ matrix. `T` divides $K$ and $N$.
+
+
+# %% id="matmul" tags=["nbval-ignore-output"]
+@lab.exercise("3.3")
+def fp8_matmul(q_MK, s_MJ, w_NK, t_IJ, T, dot):
+    """y_MN: one dot for each tile of K, scaled, and added up in float32."""
+    ### BEGIN SOLUTION
+    y_MN = torch.zeros(len(q_MK), len(w_NK), device=q_MK.device)
+    for j in range(s_MJ.shape[1]):
+        k = slice(j * T, (j + 1) * T)
+        part_MN = dot(q_MK[:, k], w_NK[:, k])
+        t_N = t_IJ[:, j].repeat_interleave(T)
+        y_MN = y_MN + part_MN * s_MJ[:, j, None] * t_N
+    return y_MN
+    ### END SOLUTION
+
+
+# %% id="matmul-check" tags=["nbval-ignore-output"]
+lab.check("3.3")
+lab.hints("3.3")
+
+# %% [markdown] id="train-text"
+# ## Train with your parts (68 – 82 min)
+#
+# Your two functions are the forward of every linear layer in the blocks. The backward
+# has two more products, with tiles of their own (exercise 3.4); ours does them. What
+# stays in high precision, as in V3: the weights that the optimizer moves and their
+# gradients (float32), embedding, output layer, norms and attention. A tile has 128
+# numbers in V3; in a model that is 128 wide that would be one a row, so it is less
+# here.
+#
+# First: are your parts right? 20 steps with yours, 20 with ours, same start, same data.
+
+# %% id="same" tags=["nbval-check-output"]
+parts = {
+    "quantise": quantise_tiles,
+    "multiply": partial(fp8_matmul, dot=exact_dot),
+}
+curves = []
+for own in (parts, {}):
+    run = train_gpt("tile", 0, "ci", steps=20, **own)
+    curves.append(torch.tensor([row["loss"] for row in run.metrics]))
+gap = (curves[0] - curves[1]).abs().max()
+print(f"same losses to 1e-3: {gap < 1e-3}")
+
+# %% id="live" tags=["nbval-ignore-output"]
+yours = train_gpt(
+    "tile",
+    lab.settings.seed,
+    lab.settings.scale,
+    steps=LIVE_STEPS[lab.settings.scale],
+    live=True,
+    title=f"FP8, tiles of {SIDE[lab.settings.scale]}, your forward",
+    **parts,
+)
+runs = {"FP8 with your parts": yours, "bfloat16": opening["bf16"]}
+runs["FP8, just cast"] = opening["unscaled"]
+for name, run in runs.items():
+    found = losses(run, lab.settings.scale)
+    print(f"{name:20} validation loss {found['validation']:.4f}")
+
+# %% [markdown] id="play-text"
+# ## Play (82 – 98 min)
+#
+# **Outliers and tiles.** One column of the matrix is $f$ times as large. Each square is
+# one number; the darker, the larger its relative error.
+#
+# Try this:
+# 1. E4M3, one scale for the whole matrix. From which $f$ on do other numbers become
+#    zero?
+# 2. The largest $f$; go from large tiles to small ones. What share is spoilt?
+# 3. INT8, $f$ = 100, one scale for the matrix; then small tiles.
+#
+# <details><summary>Answers</summary>
+#
+# OUTLIER_ANSWERS
+#
+# </details>
+
+# %% id="outliers" tags=["nbval-ignore-output"]
+outlier_explorer().show()
+
+# %% [markdown] id="accumulation-play"
+# **Long sums.** A *model* of the tensor core's accumulator, made after the report's
+# description: 32 products at a time are shifted to the largest exponent among them and
+# the sum so far, and cut to 14 bits. Up: the largest error of 512 dot products; to the
+# right: how long they are.
+#
+# Try this:
+# 1. Numbers that are all positive, no promotion. How does the error grow with $K$?
+# 2. Promote every 128, as V3 does. And every 32: is it worth it?
+# 3. Normal numbers, of both signs. Why is the error so much smaller?
+#
+# <details><summary>Answers</summary>
+#
+# ACCUMULATION_ANSWERS
+#
+# </details>
+
+# %% id="accumulation" tags=["nbval-ignore-output"]
+accumulation_explorer().show()
+
+# %% [markdown] id="claim-text"
+# ## Do the claims hold? (98 – 114 min)
+#
+# A press article on DeepSeek's methods says that FP8 cuts computation and memory
+# "without a catastrophic drop". The report says more: the loss is within 0.25 % of
+# bfloat16's, for two models trained on about a trillion tokens.
+#
+# **The loss.** The GPT of the opening for 400 steps, with five seeds. The last column is
+# the paired difference to bfloat16's validation loss, of the same seed: the mean, and the
+# 95 % interval. *Hybrid* is the older recipe: one scale a tensor, gradients in E5M2.
+
+# %% id="language" tags=["nbval-check-output"]
+print("\n".join(record.language_lines()))
+
+# %% id="language-origin" tags=["nbval-ignore-output"]
+same_length = lab.settings.scale == "gpu"  # elsewhere yours is shorter
+view = record.language_view(
+    losses(yours, lab.settings.scale) if same_length else None
+)
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="outliers-text"
+# **With outliers.** The same model, but in the input of each layer two channels are
+# multiplied by 100,000 and their weights divided by it. In exact arithmetic nothing
+# changes. Both channels lie in one tile; there are four tiles or eight.
+
+# %% id="outliers-record" tags=["nbval-check-output"]
+print("\n".join(record.outliers_lines()))
+
+# %% [markdown] id="memory-text"
+# **The bytes.** What one training step of this model keeps, counted, not estimated:
+# float32 weights and gradients, the optimizer's moments, and what the forward keeps
+# for the backward. In all FP8 arms and with bfloat16, moments are bfloat16.
+
+# %% id="memory-record" tags=["nbval-check-output"]
+print("\n".join(record.memory_lines()))
+
+# %% id="origins" tags=["nbval-ignore-output"]
+for name in ("language", "outliers", "memory"):
+    print(f"{name}: {record.caption(name)}")
+
+# %% [markdown] id="verdicts-text"
+# The verdicts follow from rules in `data/claims/`, written before the runs. Each names
+# its metric and the effect, with its 95 % interval over seeds. *Saving* is 1 minus the
+# ratio: below 0 where FP8 is worse.
+
+# %% id="verdicts" tags=["nbval-check-output"]
+print("\n".join(record.verdict_lines()))
+
+# %% [markdown] id="verdict-text"
+# VERDICT_TEXT
+
+# %% id="beliefs" tags=["nbval-ignore-output"]
+lab.beliefs("fp8-close")
+
+# %% [markdown] id="recap"
+# ## What you take away (114 – 120 min)
+#
+# - A float's exponent bits are its range, its mantissa bits its precision. E4M3 is off
+#   by about 3 % on average, for numbers of any size within 18 powers of two.
+# - Without scales small gradients are zero. With one scale a tensor most things work;
+#   outliers of 100,000 break it, and a scale for each tile keeps the damage in the tile.
+# - Products are summed over codes within a tile, and over tiles in float32.
+# - What is kept in 8 bits is what products read. The weights themselves stay in 32.
+#
+# **Limits.** A model of half a million weights and 400 steps says nothing of what
+# happens after a trillion tokens; instabilities of FP8 have been reported only after
+# hundreds of billions ([Fishman et al. 2024](https://arxiv.org/abs/2409.12517)). Speed
+# needs a GPU with FP8 units, and none was measured.
+#
+# **Diagnose.** What is wrong?
+#
+# 1. A team scales by tensor. The loss is fine for weeks; then one channel grows, and the
+#    loss with it. NaN is nowhere to be seen.
+# 2. A kernel passes its tests with $K$ = 256. In the model, with $K$ = 16384, products
+#    come out too small.
+#
+# <details><summary>Answers</summary>
+#
+# 1. The scale follows the outlier, and everything else slides into the subnormal
+#    numbers and to zero. Scales by tile confine it.
+# 2. The accumulator loses small terms once the sum is large: promotion is missing. Test
+#    with long sums of positive numbers.
+#
+# </details>
+#
+# **Further reading.** [DeepSeek-V3](https://arxiv.org/abs/2412.19437), section 3.3 and
+# appendix B; [FP8 formats](https://arxiv.org/abs/2209.05433);
+# [insights into the hardware](https://arxiv.org/abs/2505.09343), section 3.1.
+
+# %% id="questions" tags=["nbval-ignore-output"]
+lab.quiz(*QUESTIONS)
+
+# %% [markdown] id="deep"
+# # Deep parts
+#
+# Each stands alone. Times are for someone who has done the core.
+#
+# ## 3.4 · The two products of the backward · 12 minutes · ●●○
+#
+# With $g$ the gradient that arrives at $y = x w^\top$,
+#
+# $$dx = g\,w \quad (M \times K, \text{ sums over } N), \qquad
+# dw = g^\top x \quad (N \times K, \text{ sums over } M)$$
+#
+# A tile has to lie along what the product sums over, or its scale could not be taken
+# out of the sum. Weights are cut in $T \times T$ blocks, which serve both ways.
+# `rounded(matrix, (rows, columns))` gives back what is left of a matrix after it was
+# quantised in such tiles. Return $dx$ and $dw$.
+
+
+# %% id="backward" tags=["nbval-ignore-output"]
+@lab.exercise("3.4")
+def linear_gradients(g_MN, x_MK, w_NK, T, rounded):
+    """dx_MK and dw_NK, each operand in the right tiles."""
+    ### BEGIN SOLUTION
+    dx_MK = rounded(g_MN, (1, T)) @ rounded(w_NK, (T, T))
+    dw_NK = rounded(g_MN, (T, 1)).t() @ rounded(x_MK, (T, 1))
+    return dx_MK, dw_NK
+    ### END SOLUTION
+
+
+# %% id="backward-check" tags=["nbval-ignore-output"]
+lab.check("3.4")
+lab.hints("3.4")
+
+# %% [markdown] id="power-text"
+# So $x$ is quantised twice, along channels for $y$ and along tokens for $dw$. If only
+# codes are kept from the forward, the second time is from codes, and the error comes
+# twice. Unless scales are powers of two.
+#
+# ## 3.5 · Scales that are powers of two · 8 minutes · ●●○
+#
+# Return the smallest power of two that is at least `scale`: exactly, so not by way of
+# a logarithm. `torch.frexp` takes a number apart.
+
+
+# %% id="power" tags=["nbval-ignore-output"]
+@lab.exercise("3.5")
+def power_of_two(scale):
+    """Each scale rounded up to a power of two."""
+    ### BEGIN SOLUTION
+    mantissa, exponent = torch.frexp(scale)  # 0.5 <= mantissa < 1
+    exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
+    return torch.ldexp(torch.ones_like(scale), exponent)
+    ### END SOLUTION
+
+
+# %% id="power-check" tags=["nbval-ignore-output"]
+lab.check("3.5")
+lab.hints("3.5")
+
+# %% id="power-see" tags=["nbval-check-output"]
+generator = torch.Generator().manual_seed(0)
+x_MK = torch.randn(128, 128, generator=generator)
+
+
+def through_tiles(x, axis, rounding):
+    """What is left of x after tiles along an axis; 128 numbers each."""
+    s = rounding(x.abs().amax(dim=axis, keepdim=True) / 448)
+    return cast(x / s).float() * s
+
+
+for name, rounding in (
+    ("float32", lambda s: s),
+    ("powers of two", power_of_two),
+):
+    once_MK = through_tiles(x_MK, 1, rounding)
+    twice_MK = through_tiles(once_MK, 0, rounding)
+    same = (once_MK == twice_MK).float().mean()
+    print(
+        f"scales {name:13}: {sqnr(x_MK, once_MK):.1f} dB after once, ", end=""
+    )
+    print(f"{sqnr(x_MK, twice_MK):.1f} after twice; {same:.0%} unchanged")
+
+# %% [markdown] id="encode-text"
+# Dividing by a power of two changes exponents only, so what was a code is a code again.
+# It costs a little at first: on average the largest number of a tile no longer
+# reaches 448. V3 uses powers of two where a tensor is needed both ways.
+#
+# ## 3.6 · From a number to its byte · 15 minutes · ●●●
+#
+# The other way round: return the E4M3 code of a Python float. To the nearest value;
+# exactly in the middle, to the code whose last bit is 0 (Python's `round` does that with
+# whole numbers). Beyond 448, infinity included, the code of 448. NaN is `0x7F`.
+
+
+# %% id="encode" tags=["nbval-ignore-output"]
+@lab.exercise("3.6")
+def encode(x):
+    """The E4M3 code of a number: to nearest, ties to even, saturating."""
+    ### BEGIN SOLUTION
+    if math.isnan(x):
+        return 0x7F
+    sign = 0x80 if math.copysign(1.0, x) < 0 else 0
+    size = min(abs(x), 448.0)
+    exponent = max(math.frexp(size)[1] - 1, -6)
+    steps = round(size / 2.0 ** (exponent - 3))  # 8 to 15; 16 is a carry
+    return sign + ((exponent + 6) << 3) + steps
+    ### END SOLUTION
+
+
+# %% id="encode-check" tags=["nbval-ignore-output"]
+lab.check("3.6")
+lab.hints("3.6")
+
+# %% id="encode-see" tags=["nbval-check-output"]
+for x in (1.95, 0.3, -1e-3, 1000.0):
+    code = encode(x)
+    bits = f"{code:08b}"
+    print(f"{x:>7} -> {bits[0]} {bits[1:5]} {bits[5:]} -> {decode(code):.6g}")
+there = [encode(decode(code)) for code in range(256) if code & 0x7F != 0x7F]
+print(f"all other codes come back: {len(set(there)) == 254}")
+
+# %% [markdown] id="moments-text"
+# ## The optimizer's bytes · 8 minutes
+#
+# AdamW keeps two moments for each weight: $m$, a mean of gradients, and $v$, one of
+# their squares. In float32 that is 8 bytes a weight, twice the weight itself. V3 keeps
+# both in bfloat16. Why not in 8 bits? The record has the GPT with bfloat16 products, its
+# moments rounded after every step.
+
+# %% id="moments" tags=["nbval-check-output"]
+print("\n".join(record.moments_lines()))
+
+# %% id="moments-origin" tags=["nbval-ignore-output"]
+print(record.caption("moments"))
+
+# %% [markdown] id="moments-after"
+# MOMENTS_TEXT
+#
+# ## When does an FP8 layer pay? · 6 minutes
+#
+# Quantising is work, too: $x$, $w$ and $g$ are read and written, twice each, and that
+# takes time that the faster product has to win back. On paper, for a GPU that
+# reads and writes $B$ bytes and does $F_{16}$ or $F_8$ operations a second:
+#
+# $$\underbrace{6.06\,(MK + MN + NK) / B}_{\text{quantise}} \;<\;
+# \underbrace{6MNK\,(1/F_{16} - 1/F_8)}_{\text{saved by three products}}$$
+#
+# 6.06 bytes are what the two quantisations of one number move: each reads 2 and
+# writes 1, plus scales. These are peaks from a data sheet (H200), which no kernel
+# reaches: the limit of what is possible, **not a measurement**.
+
+# %% id="pays" tags=["nbval-check-output"]
+B, F16, F8 = 4.8e12, 989e12, 1979e12
+for M, N, K in ((8192, 512, 512), (8192, 1024, 1024), (8192, 7168, 2048)):
+    quantise = 6.06 * (M * K + M * N + N * K) / B
+    saved = 6 * M * N * K * (1 / F16 - 1 / F8)
+    verdict = "pays" if saved > quantise else "does not pay"
+    print(
+        f"{M} tokens, {K} to {N}: quantise {1e6 * quantise:.0f} us, ", end=""
+    )
+    print(f"save {1e6 * saved:.0f} us: {verdict}")
+
+# %% [markdown] id="pays-after"
+# Small layers do not pay. Fusing helps: a kernel that applies SwiGLU and quantises what
+# it has in registers saves a whole trip to memory
+# ([fp8_swiglu](../kernels/fp8_swiglu.py)), and one that reads $x$ once and writes both
+# directions saves half of one ([fp8_both](../kernels/fp8_both.py)).
