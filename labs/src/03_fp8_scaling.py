@@ -693,3 +693,134 @@ for M, N, K in ((8192, 512, 512), (8192, 1024, 1024), (8192, 7168, 2048)):
 # it has in registers saves a whole trip to memory
 # ([fp8_swiglu](../kernels/fp8_swiglu.py)), and one that reads $x$ once and writes both
 # directions saves half of one ([fp8_both](../kernels/fp8_both.py)).
+
+# %% [markdown] id="ranks-text"
+# ## Many processes: FP8 on the wire · 12 minutes
+#
+# When experts live on several ranks (lab 02), every token's row travels to them and
+# back. V3 sends in FP8 what goes *to* the experts, in the backward too, and in
+# bfloat16 what comes *from* them. Here four ranks do that; each compares its outputs and
+# gradients with those of one process in which rows are rounded in the same way.
+#
+# Then the same ranks add up gradients in FP8, in two ways. In a **ring** every rank adds
+# its own numbers to a partial sum and passes that on, rounded to FP8 again. Or every
+# rank sends its codes to one owner, who adds them *once*, in float32.
+
+# %% id="ranks" tags=["nbval-ignore-output"]
+# %%torchrun --nproc 4 --name ranks
+import torch.distributed as dist
+
+from labs.lab_03 import wire, wire_sums
+
+dist.init_process_group()
+steps, sent = {}, {}
+for arm in ("bf16", "fp8"):
+    with count_traffic() as moved:
+        steps[arm] = wire.dispatch_step(arm, dist)
+    sent[arm] = moved.ideal_sent
+errors = {}
+x_RD = wire_sums.my_gradient(dist)
+exact_RD = x_RD.double()
+dist.all_reduce(exact_RD)
+for way in ("bf16_ring", "fp8_tile_ring", "fp8_tile_once"):
+    total_RD = wire_sums.all_reduce(way, x_RD, dist)
+    errors[way] = wire.relative_error(total_RD, exact_RD)
+share("same", [step.same for step in steps.values()])
+share("errors", errors)
+share("ratio", sent["fp8"] / sent["bf16"])
+share("bytes", [step.row_bytes for step in steps.values()])
+print(f"sent {sent['bf16']} bytes in bfloat16, {sent['fp8']} with FP8")
+
+# %% id="ranks-check" tags=["nbval-check-output"]
+everyone = [ranks[rank] for rank in range(4)]
+print(f"bits of one process: {all(all(rank.same) for rank in everyone)}")
+ratio = sum(r.bytes[1] for r in everyone) / sum(r.bytes[0] for r in everyone)
+print(f"bytes of rows, FP8 to the experts over bfloat16: {ratio:.2f}")
+errors = ranks[0].errors
+print(f"ring over once: {errors['fp8_tile_ring'] > errors['fp8_tile_once']}")
+print(f"FP8 over bfloat16: {errors['fp8_tile_once'] > errors['bf16_ring']}")
+
+# %% [markdown] id="ranks-after"
+# WIRE_TEXT
+
+# %% id="wire-record" tags=["nbval-check-output"]
+print("\n".join(record.wire_lines()))
+
+# %% [markdown] id="reduce-text"
+# REDUCE_TEXT
+
+# %% id="reduce-record" tags=["nbval-check-output"]
+print("\n".join(record.reduce_lines()))
+
+# %% [markdown] id="kernel-text"
+# ## 3.K · The kernel: the largest number of a tile · 10 minutes · ●●○
+#
+# Quantising reads every number once and writes a byte for it, so it takes as long as
+# memory takes. One program has one tile: it finds the largest size, makes the scale,
+# casts and stores. Here a tile has 16 numbers, so that you can see it.
+#
+# Write the four lines: the scale of the tile, its codes, and two stores. `q_ptr` points
+# at codes, `scale_ptr` at `J` scales a row. Casting is `.to(tl.float8e4nv)`: Triton's
+# name for E4M3. (The [Triton primer](primers/triton.ipynb) has the rest of what you need.)
+
+# %% id="kernel-setup" tags=["nbval-ignore-output"]
+import kernels
+from kernels.language import jit, tl
+from labs.lab_03.kernels_ours import TILE
+from labsupport.explore.memory_map import memory_map
+from labsupport.explore.roofline import show_roofline
+
+
+# %% id="kernel" tags=["nbval-ignore-output"]
+@lab.exercise("3.K")
+@jit
+def quantise_kernel(x_ptr, q_ptr, scale_ptr, K, J, T: tl.constexpr):
+    m, j = tl.program_id(0), tl.program_id(1)
+    k = j * T + tl.arange(0, T)
+    x = tl.load(x_ptr + m * K + k, mask=k < K, other=0.0)
+    ### BEGIN SOLUTION
+    scale = tl.maximum(tl.max(tl.abs(x), axis=0) / 448.0, 2.0**-126)
+    q = (x / scale).to(tl.float8e4nv)
+    tl.store(q_ptr + m * K + k, q, mask=k < K)
+    tl.store(scale_ptr + m * J + j, scale)
+    ### END SOLUTION
+
+
+# %% id="kernel-check" tags=["nbval-ignore-output"]
+lab.check("3.K")
+lab.hints("3.K")
+
+# %% [markdown] id="kernel-map-text"
+# Three rows of 40 numbers, so three tiles a row, the last one not full. Move the
+# slider through the programs: what each reads, and where it writes.
+
+# %% id="kernel-map" tags=["nbval-ignore-output"]
+if kernels.INTERPRETED:
+    x_MK = torch.randn(3, 40)
+    q_MK = torch.zeros(3, 40, dtype=torch.float8_e4m3fn)
+    scale_MJ = torch.zeros(3, 3)
+    memory_map(
+        quantise_kernel, (3, 3), x_MK, q_MK, scale_MJ, 40, 3, T=TILE
+    ).show()
+
+# %% id="kernel-run" tags=["nbval-check-output"]
+x_MK = torch.linspace(-2, 6, 40).repeat(2, 1)
+q_MK, scale_MJ = quantise_kernel(x_MK)
+each_MK = scale_MJ.repeat_interleave(TILE, dim=1)[:, :40]
+print(f"scales: {tuple(scale_MJ.shape)}, codes: {q_MK.dtype}")
+print(f"SQNR {sqnr(x_MK, q_MK.float() * each_MK):.0f} dB")
+
+# %% [markdown] id="kernel-real"
+# The course's own kernels do more at once:
+#
+# - [fp8_tiles](../kernels/fp8_tiles.py): yours, for many rows a program;
+# - [fp8_both](../kernels/fp8_both.py): tiles in both directions from one read;
+# - [fp8_blocks](../kernels/fp8_blocks.py): blocks of weights;
+# - [fp8_swiglu](../kernels/fp8_swiglu.py): SwiGLU, quantised before it is ever stored;
+# - [fp8_gemm](../kernels/fp8_gemm.py): the product, promoted each 128 of $K$.
+#
+# On a GPU with FP8 units `FP8Linear` runs them. A quantiser is bound by memory, the
+# product by arithmetic:
+
+# %% id="kernel-roofline" tags=["nbval-ignore-output"]
+show_roofline("fp8_gemm", dtype="bfloat16")
