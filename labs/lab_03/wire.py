@@ -131,7 +131,7 @@ class RoundTrip(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class InOneProcess:
-    """A `dispatch` without ranks: rows are rounded as if they had travelled."""
+    """A `dispatch` without ranks: rows are rounded as if they travelled."""
 
     carry: Carry
 
@@ -253,7 +253,11 @@ def relative_error(x: Tensor, wanted: Tensor) -> float:
 
 @dataclass(frozen=True)
 class WirePlan:
-    """A training, and T, the side of its tiles: 128 would be the whole row."""
+    """A training, and T, the side of its tiles.
+
+    V3's 128 is for rows of 7168. Here rows are narrow, and so are tiles: a row
+    has two or four of them.
+    """
 
     plan: Plan
     side: int

@@ -6,6 +6,7 @@ Rows that travel are rounded once. A sum over W ranks is another matter:
            in FP8: W roundings, one after the other
     once   every rank sends its codes to the owner of the chunk, who adds them
            in float32; the sum goes back in FP8: 2 roundings, whatever W is
+           (1, where only the owner needs the sum, as in ZeRO)
 
 Both send the same bytes. E4M3 keeps 3 bits of a mantissa, so a partial sum of
 16 takes no 1 any more: 17 lies between 16 and 18, and is rounded to 16. A ring
@@ -15,10 +16,10 @@ The scale is the other choice. Codes of one scale can be added as they are, but
 then that scale has to cover the sum, W times the largest number of any rank,
 and each doubling of W takes one bit from the smallest ones. (FP8-LM, arXiv
 2310.18313, section 2.1, reduces gradients in FP8 with one scale for all ranks.
-DeepSeek-V3, arXiv 2412.19437, section 3.3, keeps gradients in float32.) A
+DeepSeek-V3, arXiv 2412.19437, section 3.3.3, keeps gradients in float32.) A
 scale for each tile travels along, and only has to cover its tile.
 
-Scales are powers of two, so that all rounding is that of sums.
+Scales are powers of two, so that scaling itself rounds nothing.
 
 Shape suffixes: W ranks or chunks, R rows, C = R / W rows of a chunk, D = 128
 numbers of a row, which is one tile.
@@ -33,7 +34,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from kernels.float8 import cast
 from kernels.fp8_scaling import TILE, scale_of
@@ -48,6 +49,7 @@ from labs.lab_03.wire import (
 )
 from labsupport.distributed.expert_parallel import Wire, exchange
 from labsupport.errors import LabError
+from labsupport.nn import GPT
 from labsupport.settings import Scale
 from labsupport.tasks.corpus import Corpus
 
@@ -125,16 +127,16 @@ def all_reduce(name: str, x_RD: Tensor, dist: Any) -> Tensor:
     largest = x_RD.abs().amax()
     if way.scale == "shared":
         largest_W = largest.new_empty(W)
-        dist.all_gather_into_tensor(largest_W, largest[None])
+        dist.all_gather_single(largest_W, largest[None])
         largest = largest_W.amax()
     wire = wire_of(way, largest, W)
     x_WCD = through(wire, x_RD).unflatten(0, (W, -1))
-    if way.ring:
-        total_CD, shift = ring(x_WCD, wire, dist), 1
-    else:
-        total_CD, shift = once(x_WCD, wire, dist), 0
-    total_WCD = gather(total_CD, wire, dist).unflatten(0, (W, -1))
-    return total_WCD.roll(shift, dims=0).flatten(0, 1)
+    if not way.ring:
+        return gather(once(x_WCD, wire, dist), wire, dist)
+    total_WCD = gather(ring(x_WCD, wire, dist), wire, dist).unflatten(
+        0, (W, -1)
+    )
+    return total_WCD.roll(1, dims=0).flatten(0, 1)  # chunk 1 came first
 
 
 def ring(x_WCD: Tensor, wire: Wire, dist: Any) -> Tensor:
@@ -168,7 +170,7 @@ def gather(total_CD: Tensor, wire: Wire, dist: Any) -> Tensor:
         every = part.new_empty(
             dist.get_world_size() * len(part), part.shape[1]
         )
-        dist.all_gather_into_tensor(every, part)
+        dist.all_gather_single(every, part)
         parts.append(every)
     return wire.unpack(parts, total_CD.dtype)
 
@@ -207,7 +209,7 @@ def flushed(name: str, x_WRD: Tensor) -> float:
 
 
 def gradient_rows(
-    model: nn.Module, scale: Scale, seed: int, batch: int, ranks: int
+    model: GPT, scale: Scale, seed: int, batch: int, ranks: int
 ) -> Tensor:
     """All gradients of one batch, end to end, in rows of 128: x_RD.
 
@@ -223,7 +225,7 @@ def gradient_rows(
     )
     device = next(model.parameters()).device
     model.zero_grad()
-    model.loss(tokens_BT.to(device), targets_BT.to(device)).backward()  # type: ignore[operator]
+    model.loss(tokens_BT.to(device), targets_BT.to(device)).backward()
     flat = torch.cat(
         [p.grad.flatten() for p in model.parameters() if p.grad is not None]
     )
@@ -233,7 +235,7 @@ def gradient_rows(
 def my_gradient(
     dist: Any, device: torch.device | str = "cpu", seed: int = 0
 ) -> Tensor:
-    """This rank's gradient, of a batch of its own: a small model, untrained."""
+    """This rank's gradient, of its own batch: a small model, untrained."""
     torch.manual_seed(seed)
     model = make_model("float32", "ci").to(device)
     rank, W = dist.get_rank(), dist.get_world_size()
@@ -241,7 +243,7 @@ def my_gradient(
 
 
 @lru_cache(maxsize=1)
-def trained_model(seed: int, scale: Scale) -> nn.Module:
+def trained_model(seed: int, scale: Scale) -> Any:
     return train_carried("float32", seed, scale).model
 
 
