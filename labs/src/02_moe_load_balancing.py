@@ -717,7 +717,7 @@ print("for 9 layers of 16 experts with 2 visits")
 # %%torchrun --nproc 4 --name ranks
 import torch.distributed as dist
 
-from labs.lab_02.expert_parallel import compare_with_one_process
+from labsupport.distributed.expert_parallel import compare_with_one_process
 
 dist.init_process_group()
 with count_traffic() as moved:

@@ -11,6 +11,7 @@ from labsupport.exercise.practice.request import Request, quote
 COLLECTIVES = (
     "all_reduce",
     "all_gather_into_tensor",
+    "all_gather_single",
     "reduce_scatter_tensor",
     "all_to_all_single",
 )
@@ -43,7 +44,7 @@ def _output(calls: list[Request], rank: int) -> Tensor:
     if calls[0].call == "all_to_all_single":
         return torch.cat([_piece(call, calls[rank]) for call in calls])
     inputs = [call.content.flatten() for call in calls]
-    if calls[0].call == "all_gather_into_tensor":
+    if calls[0].call in ("all_gather_into_tensor", "all_gather_single"):
         return torch.cat(inputs)
     total = torch.stack(inputs).sum(0)
     if calls[0].call == "reduce_scatter_tensor":

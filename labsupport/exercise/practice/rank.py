@@ -74,6 +74,10 @@ class PracticeRank:
     ) -> None:
         self._meet("all_gather_into_tensor", output_tensor, input_tensor)
 
+    def all_gather_single(self, output_tensor: Tensor, input_tensor: Tensor) -> None:
+        """What newer versions call all_gather_into_tensor."""
+        self._meet("all_gather_single", output_tensor, input_tensor)
+
     def reduce_scatter_tensor(self, output: Tensor, input: Tensor) -> None:
         self._meet("reduce_scatter_tensor", output, input)
 

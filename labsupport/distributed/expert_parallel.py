@@ -5,6 +5,13 @@ expert, so the rows for one rank are neighbours, and one all_to_all carries them
 How many a rank sends depends on the router: the pieces are uneven, and their sizes
 have to travel first.
 
+What a row looks like on the way is a `Wire`'s business. There are two ways and two
+passes, and a `Carry` has one wire for each way:
+
+                 to the experts                 from the experts
+    forward      rows, before the experts       what they made of them
+    backward     gradients of what they made    gradients of the rows
+
 Shape suffixes: N tokens of this rank, E experts, W ranks, L = E / W experts of this
 rank, K experts of a token, D width, R = N K rows that leave, Q rows that arrive.
 """
@@ -12,8 +19,9 @@ rank, K experts of a token, D width, R = N K rows that leave, Q rows that arrive
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,24 +31,79 @@ from labsupport.nn import GPTConfig, MixtureOfExperts
 from labsupport.nn.moe_balance import sign_update
 
 
+class Wire(Protocol):
+    """What rows are while they travel."""
+
+    def pack(self, x_RD: Tensor) -> Sequence[Tensor]:
+        """What is sent in their place: tensors of R rows each."""
+
+    def unpack(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        """Rows of this dtype from what arrives, packed by several ranks."""
+
+
+@dataclass(frozen=True)
+class AsIs:
+    """Rows travel in their own dtype."""
+
+    def pack(self, x_RD: Tensor) -> Sequence[Tensor]:
+        return (x_RD,)
+
+    def unpack(self, parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+        return parts[0]
+
+
+@dataclass(frozen=True)
+class Carry:
+    """How rows travel, each way; gradients travel the same ways in the backward."""
+
+    to_experts: Wire = AsIs()
+    from_experts: Wire = AsIs()
+
+
+PLAIN = Carry()
+
+
+def exchange(
+    x_RD: Tensor, sent: list[int], received: list[int], dist: Any, wire: Wire
+) -> Tensor:
+    """Send the first `sent[0]` rows to rank 0, and so on; returns what arrives.
+
+    Args:
+        sent, received: rows to and from each rank.
+        dist: `torch.distributed`, with a process group.
+        wire: what the rows are on the way.
+    """
+    arrived = []
+    for part in wire.pack(x_RD):
+        out = part.new_empty(sum(received), *part.shape[1:])
+        dist.all_to_all_single(out, part.contiguous(), received, sent)
+        arrived.append(out)
+    return wire.unpack(arrived, x_RD.dtype)
+
+
 class Exchange(torch.autograd.Function):
-    """all_to_all_single with uneven pieces; its backward sends gradients back."""
+    """`exchange`, and in the backward the same for gradients, the other way."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, sent: list[int], received: list[int], dist: Any
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        sent: list[int],
+        received: list[int],
+        dist: Any,
+        there: Wire,
+        back: Wire,
     ) -> Tensor:
-        ctx.sent, ctx.received, ctx.dist = sent, received, dist
-        out = x.new_empty(sum(received), *x.shape[1:])
-        dist.all_to_all_single(out, x.contiguous(), received, sent)
-        return out
+        ctx.sent, ctx.received, ctx.dist, ctx.back = sent, received, dist, back
+        return exchange(x, sent, received, dist, there)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor, None, None, None, None, None]:
         (dy,) = grads
-        dx = dy.new_empty(sum(ctx.sent), *dy.shape[1:])
-        ctx.dist.all_to_all_single(dx, dy.contiguous(), ctx.sent, ctx.received)
-        return dx, None, None, None
+        dx = exchange(dy, ctx.received, ctx.sent, ctx.dist, ctx.back)
+        return dx, None, None, None, None, None
 
 
 class ExpertParallel:
@@ -49,28 +112,36 @@ class ExpertParallel:
     Args:
         experts: E, of all ranks together.
         dist: `torch.distributed`, with a process group.
+        carry: what rows are on the way.
 
     Attributes:
-        rows: how many rows this rank's experts had to work on.
+        sent, received: rows to and from each rank, this one included, at the last
+            call.
 
     Raises:
         LabError: ranks that do not divide the experts.
     """
 
-    def __init__(self, experts: int, dist: Any) -> None:
+    def __init__(self, experts: int, dist: Any, carry: Carry = PLAIN) -> None:
         self.world = dist.get_world_size()
         if experts % self.world:
             raise LabError(
                 f"{experts} experts cannot be spread evenly over {self.world} ranks: "
                 f"use a multiple of {self.world}."
             )
-        self.experts, self.dist = experts, dist
-        self.rows = 0
+        self.experts, self.dist, self.carry = experts, dist, carry
+        self.sent: list[int] = []
+        self.received: list[int] = []
+
+    @property
+    def rows(self) -> int:
+        """How many rows this rank's experts had to work on."""
+        return sum(self.received)
 
     def __call__(
         self, x_ND: Tensor, index_NK: Tensor, weight_NK: Tensor, experts: Any
     ) -> Tensor:
-        """As exercise 2.3, with the way to other ranks in between."""
+        """As in one process (exercise 2.3), with the way to other ranks in between."""
         K = index_NK.shape[1]
         expert_R = index_NK.flatten()
         order_R = torch.argsort(expert_R, stable=True)
@@ -79,34 +150,33 @@ class ExpertParallel:
         # Row w of the answer: how many rows rank w has for each of my experts.
         arriving_WL = torch.empty_like(count_WL)
         self.dist.all_to_all_single(arriving_WL, count_WL)
-        sent = count_WL.sum(1).tolist()
-        received = arriving_WL.sum(1).tolist()
-        x_QD = Exchange.apply(x_ND[order_R // K], sent, received, self.dist)
-        self.rows = len(x_QD)
+        self.sent = sent = count_WL.sum(1).tolist()
+        self.received = received = arriving_WL.sum(1).tolist()
+        to, back = self.carry.to_experts, self.carry.from_experts
+        x_RD = x_ND[order_R // K]
+        x_QD = Exchange.apply(x_RD, sent, received, self.dist, to, back)
 
         # They lie by sender, then by expert; an expert wants its own together.
         L = count_WL.shape[1]
         local_L = torch.arange(L, device=x_ND.device)
-        expert_Q = local_L.repeat(self.world).repeat_interleave(
-            arriving_WL.flatten()
-        )
+        expert_Q = local_L.repeat(self.world).repeat_interleave(arriving_WL.flatten())
         order_Q = torch.argsort(expert_Q, stable=True)
         made_QD = experts(x_QD[order_Q], expert_Q[order_Q])
         by_sender_QD = torch.empty_like(made_QD)
         by_sender_QD[order_Q] = made_QD
 
-        made_RD = Exchange.apply(by_sender_QD, received, sent, self.dist)
+        made_RD = Exchange.apply(by_sender_QD, received, sent, self.dist, back, to)
         back_RD = torch.empty_like(made_RD)
         back_RD[order_R] = made_RD
-        return (
-            weight_NK[:, :, None] * back_RD.view(-1, K, x_ND.shape[1])
-        ).sum(1)
+        return (weight_NK[:, :, None] * back_RD.view(-1, K, x_ND.shape[1])).sum(1)
 
 
-def share_of(whole: MixtureOfExperts, dist: Any) -> MixtureOfExperts:
+def share_of(
+    whole: MixtureOfExperts, dist: Any, carry: Carry = PLAIN
+) -> MixtureOfExperts:
     """This rank's share of a mixture: the router, its own experts, no others."""
     layer = copy.deepcopy(whole)
-    layer.dispatch = ExpertParallel(whole.experts, dist)
+    layer.dispatch = ExpertParallel(whole.experts, dist, carry)
     L = whole.experts // dist.get_world_size()
     mine = slice(dist.get_rank() * L, (dist.get_rank() + 1) * L)
     for name in ("gate_up_ED2H", "down_EHD"):
@@ -137,9 +207,7 @@ class Compared:
     rows: int
 
 
-def compare_with_one_process(
-    dist: Any, tokens: int = 64, seed: int = 0
-) -> Compared:
+def compare_with_one_process(dist: Any, tokens: int = 64, seed: int = 0) -> Compared:
     """One step of a mixture on all ranks, held against the whole one.
 
     Every rank makes the whole mixture and all tokens from the seed, works on its
@@ -163,9 +231,7 @@ def compare_with_one_process(
     y_ND.backward(dy_ND[mine])
     # All ranks have the router, each saw its own tokens: sum, as for any weight
     # that is held by several. Counts likewise, before the sign is taken.
-    assert (
-        layer.router_ED.grad is not None and whole.router_ED.grad is not None
-    )
+    assert layer.router_ED.grad is not None and whole.router_ED.grad is not None
     dist.all_reduce(layer.router_ED.grad)
     dist.all_reduce(layer.count_E)
     for each in (whole, layer):

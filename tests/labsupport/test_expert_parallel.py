@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from labs.lab_02.expert_parallel import (
+from labsupport.distributed.expert_parallel import (
     ExpertParallel,
     compare_with_one_process,
     share_of,
