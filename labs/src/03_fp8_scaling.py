@@ -710,35 +710,49 @@ for M, N, K in ((8192, 512, 512), (8192, 1024, 1024), (8192, 7168, 2048)):
 # %%torchrun --nproc 4 --name ranks
 import torch.distributed as dist
 
-from labs.lab_03 import wire, wire_sums
+from labs.lab_03.wire import dispatch_step, relative_error
+from labs.lab_03.wire_sums import WAYS, all_reduce, my_gradient
 
-dist.init_process_group()
-steps, sent = {}, {}
-for arm in ("bf16", "fp8"):
+dist.init_process_group(backend())
+for arm in ("bf16", "fp8", "fp8_back"):
     with count_traffic() as moved:
-        steps[arm] = wire.dispatch_step(arm, dist)
-    sent[arm] = moved.ideal_sent
-errors = {}
-x_RD = wire_sums.my_gradient(dist)
-exact_RD = x_RD.double()
+        step = dispatch_step(arm, dist, device())
+    share(arm, vars(step) | {"sent": moved.ideal_sent})
+    if dist.get_rank() == 0:
+        print(f"{arm:16} {moved.ideal_sent:7,} bytes sent, ", end="")
+        print(f"outputs off by {step.output_error:.2%}")
+g_RD = my_gradient(dist, device())
+exact_RD = g_RD.clone()
 dist.all_reduce(exact_RD)
-for way in ("bf16_ring", "fp8_tile_ring", "fp8_tile_once"):
-    total_RD = wire_sums.all_reduce(way, x_RD, dist)
-    errors[way] = wire.relative_error(total_RD, exact_RD)
-share("same", [step.same for step in steps.values()])
-share("errors", errors)
-share("ratio", sent["fp8"] / sent["bf16"])
-share("bytes", [step.row_bytes for step in steps.values()])
-print(f"sent {sent['bf16']} bytes in bfloat16, {sent['fp8']} with FP8")
+for name in WAYS:
+    with count_traffic() as moved:
+        error = relative_error(all_reduce(name, g_RD, dist), exact_RD)
+    share(name, [error, moved.ideal_sent])
+    if dist.get_rank() == 0:
+        print(f"{name:16} {moved.ideal_sent:7,} bytes sent, ", end="")
+        print(f"sum off by {error:.2%}")
 
 # %% id="ranks-check" tags=["nbval-check-output"]
 everyone = [ranks[rank] for rank in range(4)]
-print(f"bits of one process: {all(all(rank.same) for rank in everyone)}")
-ratio = sum(r.bytes[1] for r in everyone) / sum(r.bytes[0] for r in everyone)
-print(f"bytes of rows, FP8 to the experts over bfloat16: {ratio:.2f}")
-errors = ranks[0].errors
-print(f"ring over once: {errors['fp8_tile_ring'] > errors['fp8_tile_once']}")
-print(f"FP8 over bfloat16: {errors['fp8_tile_once'] > errors['bf16_ring']}")
+steps = [step for w in everyone for step in (w.bf16, w.fp8, w.fp8_back)]
+print(f"bits of one process: {all(step['same'] for step in steps)}")
+counted = [s["sent"] == s["row_bytes"] + s["size_bytes"] for s in steps]
+print(f"bytes as by the formula: {all(counted)}")
+half = sum(w.bf16["row_bytes"] for w in everyone)
+for arm in ("fp8", "fp8_back"):
+    share_of_half = sum(getattr(w, arm)["row_bytes"] for w in everyone) / half
+    print(f"{arm} sends {share_of_half:.3f} of bfloat16's bytes")
+ring, once = ranks[0].fp8_tile_ring, ranks[0].fp8_tile_once
+print(f"ring and once send the same bytes: {ring[1] == once[1]}")
+print(f"the ring's sum is further off: {ring[0] > once[0]}")
+
+# %% id="ranks-ones" tags=["nbval-check-output"]
+from labs.lab_03.wire_sums import reduce_here
+
+ones_WRD = torch.ones(64, 64, 128)
+for name in ("fp8_tile_ring", "fp8_tile_once"):
+    total = reduce_here(name, ones_WRD).max().item()
+    print(f"64 ranks that hold 1, {name}: {total:.0f}")
 
 # %% [markdown] id="ranks-after"
 # WIRE_TEXT
