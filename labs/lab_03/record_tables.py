@@ -28,9 +28,7 @@ def caption(experiment: str) -> str:
 def words(rows: list[Row], metric: str) -> str:
     """ "2.089 (2.083 - 2.095)": median, lowest and highest."""
     values = [row[metric] for row in rows]
-    return (
-        f"{statistics.median(values):.3f} ({min(values):.3f} - {max(values):.3f})"
-    )
+    return f"{statistics.median(values):.3f} ({min(values):.3f} - {max(values):.3f})"
 
 
 def gaps(rows: list[Row], arm: str, baseline: str = "bf16") -> list[float]:
@@ -153,7 +151,8 @@ def memory_lines() -> list[str]:
     }
     head = "".join(f"{title:>18}" for title in columns.values())
     lines = [
-        f"{'kB':26}" + "".join(f"{title:>11}" for title in ("weights", "gradients"))
+        f"{'kB':26}"
+        + "".join(f"{title:>11}" for title in ("weights", "gradients"))
     ]
     lines = [f"{'kB':26}{head}"]
     for arm in ("fp32", "bf16", "tile", "tensor"):
