@@ -63,13 +63,13 @@ def draw(promote: int, kind: str) -> View:
         tickvals=LENGTHS,
         ticktext=[str(K) for K in LENGTHS],
     )
-    ticks = (0.01, 0.03, 0.1, 0.3, 1, 3, 10)
+    ticks = (0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
     figure.update_yaxes(
         title="largest error, %",
         type="log",
         tickvals=ticks,
         ticktext=[f"{tick:g}" for tick in ticks],
-        range=[-2.1, 1.2],
+        range=[-2.5, 1.2],
     )
     title = f"Numbers {WORDS[kind]}, promoted {NAMES[promote]}"
     figure.update_layout(title=title, margin={"t": 92})

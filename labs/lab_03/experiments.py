@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from labs.lab_03 import language
+from labs.lab_03 import accumulator, language, schemes, wire, wire_sums
 from labs.lab_03.memory import memory_row
 from labs.lab_03.moments import STORES
 from labs.lab_03.plan import OUTLIER
@@ -74,5 +74,57 @@ EXPERIMENTS = [
         arms=("fp32", "bf16", "tile", "tensor"),
         seeds=REPORTING[:3],
         claims=("fp8-memory",),
+    ),
+    Experiment(
+        lab="03",
+        name="numbers",
+        question="What does one large column do to the numbers in all others?",
+        run=schemes.outlier_row,
+        arms=tuple(schemes.ARMS),
+        seeds=REPORTING[:3],
+        points=[{"factor": factor} for factor in schemes.FACTORS],
+    ),
+    Experiment(
+        lab="03",
+        name="gradients",
+        question="Which gradients become 0 when tokens lie decades apart?",
+        run=schemes.gradient_row,
+        arms=tuple(schemes.GRADIENT_TILES),
+        seeds=REPORTING[:3],
+        points=[{"decades": decades} for decades in schemes.DECADES],
+    ),
+    Experiment(
+        lab="03",
+        name="delayed",
+        question="A tensor doubles at each step: scaled online, or after its past?",
+        run=schemes.delayed_row,
+        arms=("online", "delayed"),
+        seeds=REPORTING[:3],
+    ),
+    Experiment(
+        lab="03",
+        name="accumulation",
+        question="A model of Hopper's accumulator: errors by length and promotion.",
+        run=accumulator.accumulation_row,
+        arms=tuple(str(each) for each in accumulator.PROMOTE),
+        seeds=REPORTING[:3],
+        points=[{"kind": kind} for kind in accumulator.KINDS],
+    ),
+    Experiment(
+        lab="03",
+        name="wire",
+        question="A GPT with experts: rows travel in bfloat16 or FP8. What of the loss?",
+        run=wire.wire_row,
+        arms=wire.ARMS,
+        seeds=REPORTING,
+    ),
+    Experiment(
+        lab="03",
+        name="reduce",
+        question="Gradients added over ranks in 8 bits: how far off is the sum?",
+        run=wire_sums.reduce_row,
+        arms=tuple(wire_sums.WAYS),
+        seeds=REPORTING[:3],
+        points=[{"ranks": ranks} for ranks in (1, 4, 16, 64)],
     ),
 ]

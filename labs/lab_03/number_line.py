@@ -86,6 +86,7 @@ def draw(value: float, fmt: str) -> View:
         values = finite_values(each)
         at = values.index(became if became else 0.0)
         near = values[max(0, at - SHOWN) : at + SHOWN + 1]
+        here = near.index(values[at])
         gap = max(b - a for a, b in itertools.pairwise(near))
         shown = min(max(value, near[0] - gap), near[-1] + gap)
         figure.add_scatter(
@@ -94,7 +95,9 @@ def draw(value: float, fmt: str) -> View:
             mode="markers+text",
             marker={"symbol": "line-ns", "size": 26, "line": {"width": 2}},
             marker_line_color=INK,
-            text=[f"{v:.4g}" for v in near],
+            text=[
+                f"{v:g}" if abs(near.index(v) - here) < 2 else "" for v in near
+            ],
             textposition="bottom center",
             textfont={"size": 11},
             showlegend=False,

@@ -16,11 +16,11 @@ M, K = 16, 256
 COLUMN = 40
 """Where the outlier is."""
 TILES: dict[str, Tile] = {
-    "whole matrix": (M, K),
-    "16 x 64": (16, 64),
-    "1 x 256": (1, 256),
-    "1 x 128": (1, 128),
-    "1 x 32": (1, 32),
+    "the whole matrix": (M, K),
+    "blocks of 16 x 64": (16, 64),
+    "tiles of 1 x 256": (1, 256),
+    "tiles of 1 x 128": (1, 128),
+    "tiles of 1 x 32": (1, 32),
 }
 FORMATS = ("E4M3", "E5M2", "INT8")
 WORST = 100.0
@@ -32,7 +32,7 @@ def outlier_explorer() -> Explorer:
     return Explorer(
         draw,
         factor=slide("outlier f", FACTORS, 1e5, [f"{f:g}" for f in FACTORS]),
-        tile=choose("tile", list(TILES)),
+        tile=choose("scales for", list(TILES)),
         fmt=choose("format", FORMATS),
     )
 
@@ -81,7 +81,7 @@ def draw(factor: float, tile: str, fmt: str) -> View:
     )
     figure.update_yaxes(title="row", range=[-0.5, M + 0.5])
     figure.update_xaxes(title="column")
-    title = f"{fmt}, one scale for {tile}, outlier x {factor:g}"
+    title = f"{fmt}, scales for {tile}, outlier x {factor:g}"
     figure.update_layout(title=title, height=340, margin={"t": 70})
     ratio = sqnr(x, y)
     sentence = (

@@ -90,8 +90,8 @@ def idea_view() -> View:
         figure,
         (far + I * SIDE) / 2,
         -I * SIDE - 0.95,
-        "the green part of y is a sum over j of  s · t · (q &#183; w): one term "
-        "for each pair of a light blue and a light yellow tile",
+        "The green part of y is a sum over j of  s t (q &#183; w):<br>one term for "
+        "each tile of the blue row and its block of the yellow one.",
     )
     figure.update_xaxes(visible=False, range=[-0.6, far + I * SIDE + 0.2])
     figure.update_yaxes(visible=False, range=[-I * SIDE - 1.3, 0.9])

@@ -8,7 +8,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from labs.lab_03 import language, moments
+from labs.lab_03 import language, moments, schemes, wire, wire_sums
 from labsupport.claims.ledger import verdict_lines as ledger_lines
 from labsupport.claims.rows import Row, pick, record_rows, recorded_on
 from labsupport.claims.verdict import confidence
@@ -175,4 +175,153 @@ def moments_lines() -> list[str]:
         lines.append(
             f"{moments.NAMES[arm]:30}{moments.BYTES[arm]:>16g}{cell:>26}"
         )
+    return lines
+
+
+SCHEME_NAMES = {
+    "int8": "INT8, one scale",
+    "e5m2": "E5M2, one scale",
+    "e4m3": "E4M3, one scale",
+    "e4m3_tile": "E4M3, tiles of 1 x 128",
+}
+ASKED = 1000.0
+"""The factor of the guess."""
+
+
+def outlier_answer() -> tuple[str, str]:
+    """The right choice of the prediction, and the numbers it rests on."""
+    rows = pick(rows_of("numbers"), arm="e4m3")
+    before, after = (
+        statistics.median(row["sqnr"] for row in pick(rows, factor=factor))
+        for factor in (1.0, ASKED)
+    )
+    lost = statistics.median(row["zeroed"] for row in pick(rows, factor=ASKED))
+    # Half of the precision is a bit of the mantissa, 6 dB.
+    if lost > 0.5:
+        answer = "most of them become 0"
+    elif before - after > 3:
+        answer = "they lose about half of their precision"
+    else:
+        answer = "hardly anything happens to them"
+    return answer, (
+        f"Without an outlier the other columns have an SQNR of {before:.1f} dB, with "
+        f"one of 1000 {after:.1f} dB; {lost:.1%} of their numbers become 0."
+    )
+
+
+def outlier_view() -> View:
+    """SQNR of the other columns against the size of the outlier."""
+    rows = rows_of("numbers")
+    figure = go.Figure()
+    table: dict[str, list[Any]] = {"f": list(schemes.FACTORS)}
+    for number, (arm, name) in enumerate(SCHEME_NAMES.items()):
+        middle = [
+            statistics.median(
+                row["sqnr"] for row in pick(rows, arm=arm, factor=factor)
+            )
+            for factor in schemes.FACTORS
+        ]
+        figure.add_scatter(
+            x=schemes.FACTORS,
+            y=middle,
+            name=name,
+            mode="lines+markers",
+            line={"color": COLOURS[number]},
+            marker={"symbol": number, "size": 9},
+        )
+        table[name] = middle
+    figure.update_xaxes(
+        title="f, how many times as large one column is",
+        type="log",
+        exponentformat="power",
+        dtick=1,
+    )
+    figure.update_yaxes(title="SQNR of the other columns, dB")
+    figure.update_layout(
+        title="What one large column does to all others", margin={"t": 112}
+    )
+    small_print(figure, caption("numbers"))
+    ends = "; ".join(
+        f"{name} {table[name][0]:.0f} dB at f = 1, {table[name][3]:.0f} at 1000, "
+        f"{table[name][6]:.0f} at 100,000"
+        for name in SCHEME_NAMES.values()
+    )
+    return View(figure, f"SQNR of the other columns: {ends}.", table)
+
+
+def gradient_lines() -> list[str]:
+    """Share of zeroed gradients in the smaller half of the tokens."""
+    rows = rows_of("gradients")
+    names = {
+        "unscaled": "just cast",
+        "tensor": "one scale",
+        "block": "blocks of 128 x 128",
+        "tile": "tiles of 1 x 128",
+    }
+    head = "".join(f"{decades:>8}" for decades in schemes.DECADES)
+    lines = [f"{'decades between tokens':24}{head}"]
+    for arm, name in names.items():
+        cells = ""
+        for decades in schemes.DECADES:
+            mine = pick(rows, arm=arm, decades=decades)
+            middle = statistics.median(row["zeroed_small"] for row in mine)
+            cells += f"{middle:>8.1%}"
+        lines.append(f"{name:24}{cells}")
+    return lines
+
+
+def delayed_lines() -> list[str]:
+    """Online against delayed scaling."""
+    rows = rows_of("delayed")
+    lines = [f"{'scale from':24}{'worst SQNR, dB':>16}{'beyond 448':>12}"]
+    for arm, name in (
+        ("online", "the tensor itself"),
+        ("delayed", "the last 16"),
+    ):
+        mine = pick(rows, arm=arm)
+        ratio = statistics.median(row["sqnr"] for row in mine)
+        beyond = statistics.median(row["saturated"] for row in mine)
+        lines.append(f"{name:24}{ratio:>16.1f}{beyond:>12.1%}")
+    return lines
+
+
+WIRE_NAMES = {
+    "float32": "float32 both ways",
+    "bf16": "bfloat16 both ways",
+    "fp8": "FP8 to the experts (V3)",
+    "fp8_back": "FP8 both ways",
+}
+
+
+def wire_lines() -> list[str]:
+    """Loss of a GPT with experts by what its rows are on the way."""
+    rows = rows_of("wire")
+    lines = [f"{'':28}{'validation loss':>23}{'against bfloat16':>26}"]
+    for arm in wire.ARMS:
+        mine = pick(rows, arm=arm)
+        gap = "" if arm == "bf16" else gap_words(gaps(rows, arm))
+        lines.append(
+            f"{WIRE_NAMES[arm]:28}{words(mine, 'validation'):>23}{gap:>26}".rstrip()
+        )
+    return lines
+
+
+def reduce_lines() -> list[str]:
+    """Relative error of a sum of gradients, by ranks and way."""
+    rows = rows_of("reduce")
+    counts = sorted({row["ranks"] for row in rows})
+    head = "".join(f"{f'{count} ranks':>10}" for count in counts)
+    lines = [
+        f"{'error of the sum':20}{head}{'flushed at ' + str(counts[-1]):>15}"
+    ]
+    for arm in wire_sums.WAYS:
+        mine = pick(rows, arm=arm)
+        cells = "".join(
+            f"{statistics.median(r['error'] for r in pick(mine, ranks=count)):>10.1%}"
+            for count in counts
+        )
+        lost = statistics.median(
+            row["flushed"] for row in pick(mine, ranks=counts[-1])
+        )
+        lines.append(f"{arm:20}{cells}{lost:>15.1%}")
     return lines
