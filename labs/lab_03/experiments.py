@@ -113,7 +113,7 @@ EXPERIMENTS = [
     Experiment(
         lab="03",
         name="wire",
-        question="A GPT with experts: rows travel in bfloat16 or FP8. What of the loss?",
+        question="A GPT with experts: what do rows in FP8 do to the loss?",
         run=wire.wire_row,
         arms=wire.ARMS,
         seeds=REPORTING,
