@@ -20,7 +20,7 @@ from kernels.fp8_scaling import Tile, quantise_reference
 from kernels.operation import Cost
 from tests.kernels.cases import Case
 from tests.kernels.changed_module import changed_module
-from tests.kernels.fp8_cases import calc_diff, quantised
+from tests.kernels.fp8_product_cases import calc_diff, quantised
 from tests.kernels.guarded_memory import GuardedMemory
 from tests.kernels.harness import (
     COMPILED,
