@@ -16,8 +16,8 @@ The scales of b come in two kinds, told apart by their shape. A weight has one f
 each block of 128 x 128. In the gradient of a weight, the sum is over tokens and both
 operands are activations or gradients: each has one for 128 numbers of a row.
 
-Both operands lie with K side by side, b therefore as b_NK: Hopper's FP8 units read
-no other layout.
+Both operands lie with K side by side, b therefore as b_NK: Hopper's tensor cores read
+FP8 in no other layout (PTX ISA, wgmma).
 
 Shapes: M rows of a, N rows of b, K terms; J = ceil(K / 128) tiles along K and
 I = ceil(N / 128) along N. a_MK and b_NK are float8_e4m3fn or float8_e5m2, each its
@@ -57,7 +57,8 @@ from kernels.operation import (
 )
 
 BENCHMARK_SHAPES = ((4096, 7168, 16384), (4096, 4096, 7168), (8192, 8192, 8192))
-"""(M, N, K): tokens, width out, width in; two products of DeepSeek-V3 and a cube."""
+"""(M, N, K): tokens, width out, width in. DeepSeek-V3's attention output and the gate
+and up of one of its experts, then a cube."""
 
 TILES: Tile = (1, TILE)
 """One scale for 128 numbers of a row: activations and gradients."""
@@ -137,10 +138,11 @@ def fp8_gemm_kernel(
     tl.store(c_ptr + m[:, None] * N + n[None, :], c, mask=in_c)
 
 
-def gemm_launch() -> dict[str, Any]:
-    """128 x 128 of c a program; three tiles of a and b in flight fill 96 KB."""
-    blocks = {"TILE": TILE, "BLOCK_M": 128, "BLOCK_N": 128, "GROUP_M": 8}
-    return {**blocks, "num_warps": 8, "num_stages": 3}
+LAUNCH: dict[str, Any] = {
+    "TILE": TILE, "BLOCK_M": 128, "BLOCK_N": 128, "GROUP_M": 8, "num_warps": 8,
+    "num_stages": 3,
+}  # fmt: skip
+"""128 x 128 of c a program; three tiles each of a and b in flight fill 96 KB."""
 
 
 def launch_fp8_gemm(
@@ -150,9 +152,8 @@ def launch_fp8_gemm(
     a_MK, b_NK = side_by_side(a), side_by_side(b)
     (M, K), N = a_MK.shape, b_NK.shape[0]
     c_MN = torch.empty((M, N), dtype=dtype, device=a.device)
-    launch = gemm_launch()
     if M and N:  # a GPU refuses a grid of no programs
-        blocks = cdiv(M, launch["BLOCK_M"]) * cdiv(N, launch["BLOCK_N"])
+        blocks = cdiv(M, LAUNCH["BLOCK_M"]) * cdiv(N, LAUNCH["BLOCK_N"])
         fp8_gemm_kernel[(blocks,)](
             a_MK,
             a_scale,
@@ -167,7 +168,7 @@ def launch_fp8_gemm(
             N,
             K,
             B_IN_BLOCKS=tile_of_b(b.shape, b_scale.shape) == BLOCKS,
-            **launch,
+            **LAUNCH,
         )
     return c_MN
 
@@ -217,7 +218,7 @@ def fp8_gemm(
             f"fp8_gemm: dtype must be torch.float32, bfloat16 or float16; got {name} "
             "(fp8_gemm_reference takes float64 too)."
         )
-    with torch.no_grad(), torch.cuda.device_of(a):  # Triton launches on this GPU
+    with torch.no_grad(), torch.cuda.device_of(a):  # Triton launches there
         if route(a, interpret) == "reference":
             return fp8_gemm_reference(a, a_scale, b, b_scale, dtype)
         check_gpu_has_fp8("fp8_gemm", a)
@@ -267,7 +268,7 @@ def fp8_gemm_cost(M: int, N: int, K: int, dtype: torch.dtype, tile: Tile) -> Cos
 def _spec(tile: Tile, dtype: torch.dtype) -> KernelSpec:
     kind = {BLOCKS: "blocks", TILES: "tiles"}[tile]
     return launch_spec(
-        fp8_gemm_kernel, E4M3.dtype, {**gemm_launch(), "B_IN_BLOCKS": tile == BLOCKS},
+        fp8_gemm_kernel, E4M3.dtype, {**LAUNCH, "B_IN_BLOCKS": tile == BLOCKS},
         f"b in {kind}, c in {TRITON_TYPES[dtype]}", a_ptr="*", a_scale_ptr="*fp32",
         b_ptr="*", b_scale_ptr="*fp32", c_ptr=f"*{TRITON_TYPES[dtype]}",
         a_stride="i32", a_scale_stride_m="i32", a_scale_stride_j="i32",
