@@ -89,9 +89,11 @@ def measure(
     Raises:
         BenchError: a kernel is wrong; then nothing has been timed.
     """
-    check_all(benches, setting.device)
-    rows, left_out = [], []
-    for bench in benches:
+    units = setting.roofline.flops_per_s
+    runs = [each for each in benches if each.arithmetic in (None, *units)]
+    check_all(runs, setting.device)
+    rows, left_out = [], [_without_units(each) for each in benches if each not in runs]
+    for bench in runs:
         for shape in bench.shapes:
             for dtype in bench.dtypes:
                 for row in _rows(bench, shape, dtype, setting):
@@ -107,6 +109,12 @@ def measure(
         "rows": rows,
         "left_out": left_out,
     }
+
+
+def _without_units(bench: Bench) -> dict[str, Any]:
+    """What is left out on a GPU that cannot multiply in the dtype."""
+    reason = f"this GPU multiplies no {bench.arithmetic}"
+    return {"operation": bench.name, "implementation": "kernel", "reason": reason}
 
 
 def _rows(
@@ -149,7 +157,7 @@ def _rows(
                     "direction": direction,
                     "ms": asdict(times),
                     **asdict(cost),
-                    **rates(cost, times, setting.roofline, name),
+                    **rates(cost, times, setting.roofline, bench.arithmetic or name),
                     "input_sets": len(sets),
                 }
         except Exception as error:  # a peer fails in its own ways
@@ -219,7 +227,9 @@ def _setting_of_this_gpu() -> Setting:
     functorch.donated_buffer = False
     timer = CudaTimer()
     cache = torch.cuda.get_device_properties(0).L2_cache_size
-    roofline = measure_roofline(timer, torch.device("cuda"), DTYPES)
+    is_new = torch.version.hip is None and torch.cuda.get_device_capability(0) >= (8, 9)
+    dtypes = (*DTYPES, torch.float8_e4m3fn) if is_new else DTYPES
+    roofline = measure_roofline(timer, torch.device("cuda"), dtypes)
     return Setting(timer, roofline, cache)
 
 

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kernels import bench_fp8_gemm, mhc_streams
+from kernels import fp8_gemm as fp8_gemm_module
 from kernels import grouped_gemm as grouped_gemm_module
 from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
 from kernels import mhc_project as mhc_project_module
-from kernels import mhc_streams
 from kernels import moe_combine as moe_combine_module
 from kernels import moe_permute as moe_permute_module
 from kernels import moe_router as moe_router_module
@@ -60,6 +62,8 @@ class Bench:
         odd: a shape that no block size divides, checked beside those timed.
         axes: what the numbers of a shape count.
         tolerances: how many times the gate's TOLERANCE a right result may be off.
+        arithmetic: the dtype, by name, whose matrix product bounds it, if that is not
+            the one in which it is timed. It is left out on a GPU without it.
     """
 
     name: str
@@ -77,6 +81,7 @@ class Bench:
     odd: tuple[int, ...] = (37, 1021)
     axes: str = "rows × elements of a row"
     tolerances: float = 1.0
+    arithmetic: str | None = None
 
 
 def all_benches() -> list[Bench]:
@@ -123,6 +128,7 @@ def all_benches() -> list[Bench]:
         *_mhc_benches(),
         *_routing_benches(),
         *_expert_benches(),
+        *_fp8_gemm_benches(),
     ]
 
 
@@ -268,6 +274,36 @@ def _expert_benches() -> list[Bench]:
             axes="rows × experts × width in × width out",
             **experts,
         ),
+    ]
+
+
+def _fp8_gemm_benches() -> list[Bench]:
+    """The FP8 product, c in bfloat16, with either kind of scales for b.
+
+    Beside it stands the bfloat16 product of the same numbers.
+    """
+    return [
+        Bench(
+            name=name,
+            kernel=bench_fp8_gemm.ours,
+            reference=bench_fp8_gemm.reference,
+            eager=bench_fp8_gemm.torch_scaled_mm,
+            peer=lambda: bench_fp8_gemm.bfloat16_product,
+            peer_name="bfloat16 product",
+            inputs=partial(bench_fp8_gemm.operands, tile),
+            cost=partial(fp8_gemm_module.fp8_gemm_cost, tile=tile),
+            backward_cost=None,
+            shapes=fp8_gemm_module.BENCHMARK_SHAPES,
+            specs=fp8_gemm_module.SPECS,
+            dtypes=(torch.bfloat16,),
+            odd=(37, 141, 301),
+            axes="rows of a × rows of b × columns",
+            arithmetic="float8_e4m3fn",
+        )
+        for name, tile in (
+            ("fp8_gemm", fp8_gemm_module.BLOCKS),
+            ("fp8_gemm_tiles", fp8_gemm_module.TILES),
+        )
     ]
 
 

@@ -108,8 +108,11 @@ def cotangents(
     """A random gradient for each output that has one.
 
     On "meta" the reference tells shapes only. Indices keep their numbers, as the
-    shape of what is made on the way may depend on them.
+    shape of what is made on the way may depend on them. Where no input has a
+    gradient, no output needs one.
     """
+    if not leaves(inputs):
+        return ()
     shapes = [x.detach().to("meta" if x.is_floating_point() else "cpu") for x in inputs]
     like = numbers(outputs(bench.reference(*shapes)))
     device = generator.device

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from kernels.operation import Cost
 
@@ -140,15 +142,23 @@ def measure_roofline(
     Args:
         copy_bytes: far more than any cache holds.
         side: M = N = K of the product. float32 is computed in float32, not in
-            the shorter TF32, as the kernels compute.
+            the shorter TF32, as the kernels compute; float8 as fast as the tensor
+            cores can, which is without promoting sums.
     """
     source = torch.empty(copy_bytes, dtype=torch.uint8, device=device)
     copy = percentiles(timer([partial(torch.empty_like(source).copy_, source)]))
     torch.set_float32_matmul_precision("highest")
     flops = {}
     for dtype in dtypes:
-        a_MK = torch.randn(side, side, device=device).to(dtype)
-        product = partial(torch.mm, a_MK, a_MK, out=torch.empty_like(a_MK))
+        product = matrix_product(torch.randn(side, side, device=device).to(dtype))
         seconds = percentiles(timer([product])).p50 / 1e3
         flops[str(dtype).removeprefix("torch.")] = 2 * side**3 / seconds
     return Roofline(2 * copy_bytes / (copy.p50 / 1e3), flops)
+
+
+def matrix_product(x: Tensor) -> Call:
+    """x times itself, or for float8 its transpose, the only layout there is."""
+    if x.itemsize > 1:
+        return partial(torch.mm, x, x, out=torch.empty_like(x))
+    one, recipe = torch.ones((), device=x.device), F.ScalingType.TensorWise
+    return partial(F.scaled_mm, x, x.T, one, recipe, one, recipe, use_fast_accum=True)

@@ -31,7 +31,12 @@ import torch
 from torch import Tensor
 
 import kernels
-from kernels.operation import KERNEL_DTYPES, TRITON_TYPES, KernelInputError
+from kernels.operation import (
+    KERNEL_DTYPES,
+    TRITON_TYPES,
+    KernelInputError,
+    KernelSpec,
+)
 from tests.kernels.cases import GRADIENT_CASES, VALUE_CASES, Case
 from tests.kernels.guarded_memory import GuardedMemory, unwritten
 
@@ -282,7 +287,12 @@ def check_specs(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
             inputs = [v.to(DEVICE, dtype).requires_grad_() for v in values]
             y = operation.function(*inputs, interpret=INTERPRET)
             y.backward(torch.ones_like(y))
-    declared = {
+    assert launches == declared(module.SPECS)
+
+
+def declared(specs: Sequence[KernelSpec]) -> set[tuple[Any, ...]]:
+    """What a `Recorder` notes when exactly these are launched."""
+    return {
         (
             spec.name,
             tuple(spec.signature.values()),
@@ -290,9 +300,8 @@ def check_specs(operation: Operation, monkeypatch: pytest.MonkeyPatch) -> None:
             spec.num_warps,
             spec.num_stages,
         )
-        for spec in module.SPECS
+        for spec in specs
     }
-    assert launches == declared
 
 
 def needs_a_kernel(test: Any) -> Any:

@@ -32,6 +32,7 @@ from tests.kernels.harness import (
     Recorder,
     assert_close,
     check_bad_calls,
+    declared,
     first,
     give_cases,
     needs_a_kernel,
@@ -290,17 +291,7 @@ def check_specs(operation: MixedOperation, monkeypatch: pytest.MonkeyPatch) -> N
             found = numbers(run(operation, inputs))
             if leaves:
                 torch.autograd.grad(found, leaves, [torch.ones_like(y) for y in found])
-    declared = {
-        (
-            spec.name,
-            tuple(spec.signature.values()),
-            tuple(sorted(spec.constexprs.items())),
-            spec.num_warps,
-            spec.num_stages,
-        )
-        for spec in module.SPECS
-    }
-    assert launches == declared
+    assert launches == declared(module.SPECS)
 
 
 @needs_a_kernel

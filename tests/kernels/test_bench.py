@@ -18,6 +18,7 @@ from kernels.bench_timing import (
     Roofline,
     Times,
     copies_needed,
+    matrix_product,
     measure_roofline,
     percentiles,
     rates,
@@ -26,7 +27,10 @@ from kernels.fingerprint import kernel_fingerprint, specs_fingerprint
 from kernels.operation import Cost
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-ROOFLINE = Roofline(1e12, {"float32": 1e13, "float16": 1e14, "bfloat16": 1e14})
+ROOFLINE = Roofline(
+    1e12,
+    {"float32": 1e13, "float16": 1e14, "bfloat16": 1e14, "float8_e4m3fn": 2e14},
+)
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
 
@@ -107,6 +111,16 @@ def test_the_roofline_is_measured_in_every_dtype():
         name: pytest.approx(2 * 10**3 / 5e-3)
         for name in ("float32", "float16", "bfloat16")
     }
+
+
+def test_the_roofline_of_float8_is_a_product_of_codes():
+    dtype = torch.float8_e4m3fn
+    found = measure_roofline(
+        fake_timer, torch.device("cpu"), [dtype], copy_bytes=1000, side=16
+    )
+    assert found.flops_per_s == {"float8_e4m3fn": pytest.approx(2 * 16**3 / 5e-3)}
+    x = torch.eye(16).to(dtype)
+    assert torch.equal(matrix_product(x)().float(), torch.eye(16))
 
 
 # Refusals
@@ -306,6 +320,58 @@ def test_an_index_is_right_or_wrong(benches):
     broken = dataclasses.replace(router, kernel=neighbour)
     with pytest.raises(BenchError, match=r"output 0 of .* is wrong in \d+ of"):
         measure([broken], setting())
+
+
+@pytest.mark.parametrize("name", ["fp8_gemm", "fp8_gemm_tiles"])
+def test_an_fp8_product_is_judged_by_the_fp8_units(benches, name):
+    bench = next(each for each in benches if each.name == name)
+    record = measure([bench], setting(), report=lambda line: None)
+    rows = {
+        (r["implementation"], *r["shape"]): r
+        for r in record["rows"]
+        if r["direction"] == "forward"
+    }
+    assert len(rows) == len(record["rows"]) == 6
+    names = ("kernel", "reference", "bfloat16 product")
+    assert {each for each, *_ in rows} == set(names)
+    # 4 x 2 x 8: 2 FLOPs for each product, and 2 for each of the 8 sums.
+    row = rows["kernel", 4, 2, 8]
+    assert row["flops"] == 2 * 4 * 2 * 8 + 2 * 4 * 2
+    units = dataclasses.replace(ROOFLINE, flops_per_s={"float8_e4m3fn": 1.0})
+    slow = measure([bench], setting(roofline=units), report=lambda line: None)
+    assert slow["rows"][0]["share"] == pytest.approx(row["flops"] / 5e-3)
+
+
+def test_pytorchs_own_fp8_product_gets_what_it_asks_for(monkeypatch):
+    """It runs on Hopper only: a stand-in looks at its arguments, and computes."""
+    from kernels import bench_fp8_gemm
+    from kernels.fp8_gemm import BLOCKS, TILES, fp8_gemm_reference
+
+    def scaled_mm(a, b, a_scale, a_recipe, b_scale, b_recipe, output_dtype):
+        assert a.stride(1) == 1 and b.stride(0) == 1
+        assert a_recipe.name == "BlockWise1x128" and a_scale.stride(0) == 1
+        assert b_scale.stride(0) == 1
+        if b_recipe.name == "BlockWise128x128":
+            assert b_scale.shape == (4, 2)
+            b_scale = b_scale.T[:, :3]
+        return fp8_gemm_reference(a, a_scale, b.T, b_scale, output_dtype)
+
+    monkeypatch.setattr(bench_fp8_gemm.F, "scaled_mm", scaled_mm)
+    for tile in (BLOCKS, TILES):
+        given = bench_fp8_gemm.operands(
+            tile, 5, 200, 300, torch.bfloat16, torch.Generator().manual_seed(0)
+        )
+        c = bench_fp8_gemm.torch_scaled_mm(*given)
+        assert torch.equal(c, bench_fp8_gemm.ours(*given))
+
+
+def test_what_the_gpu_cannot_multiply_is_left_out_with_the_reason(benches):
+    few = dataclasses.replace(ROOFLINE, flops_per_s={"float32": 1e13})
+    some = [each for each in benches if each.name in ("sinkhorn", "fp8_gemm")]
+    record = measure(some, setting(roofline=few), report=lambda line: None)
+    assert {row["operation"] for row in record["rows"]} == {"sinkhorn"}
+    (left_out,) = (r for r in record["left_out"] if r["operation"] == "fp8_gemm")
+    assert left_out["reason"] == "this GPU multiplies no float8_e4m3fn"
 
 
 def test_scores_to_be_routed_are_further_apart_than_float32_can_err():
