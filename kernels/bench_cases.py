@@ -20,7 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import bench_fp8_gemm, mhc_streams
+from kernels import fp8_blocks as fp8_blocks_module
+from kernels import fp8_both as fp8_both_module
+from kernels import fp8_dequantise as fp8_dequantise_module
 from kernels import fp8_gemm as fp8_gemm_module
+from kernels import fp8_swiglu as fp8_swiglu_module
+from kernels import fp8_tiles as fp8_tiles_module
 from kernels import grouped_gemm as grouped_gemm_module
 from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
@@ -33,6 +38,7 @@ from kernels import rms_norm as rms_norm_module
 from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
 from kernels.bench_liger import liger_sinkhorn
+from kernels.fp8_scaling import quantise_reference
 from kernels.moe_routing import TOP_K
 from kernels.operation import KERNEL_DTYPES, Cost, KernelSpec
 
@@ -129,6 +135,7 @@ def all_benches() -> list[Bench]:
         *_routing_benches(),
         *_expert_benches(),
         *_fp8_gemm_benches(),
+        *_quantiser_benches(),
     ]
 
 
@@ -305,6 +312,89 @@ def _fp8_gemm_benches() -> list[Bench]:
             ("fp8_gemm_tiles", fp8_gemm_module.TILES),
         )
     ]
+
+
+def _quantiser_benches() -> list[Bench]:
+    """Into FP8 and back, from bfloat16 to E4M3: activations, weights, SwiGLU.
+
+    Nothing has a gradient. Codes and scales must be the reference's to the bit, but
+    for SwiGLU's, whose exp is another.
+    """
+    quantisers: dict[str, Any] = {"dtypes": (torch.bfloat16,), "backward_cost": None}
+    return [
+        Bench(
+            name="fp8_tiles",
+            kernel=_bits(fp8_tiles_module.fp8_tiles),
+            reference=_bits(fp8_tiles_module.fp8_tiles_reference),
+            inputs=_matrices(1),
+            cost=fp8_tiles_module.fp8_tiles_cost,
+            shapes=fp8_tiles_module.BENCHMARK_SHAPES,
+            specs=fp8_tiles_module.SPECS,
+            **quantisers,
+        ),
+        Bench(
+            name="fp8_tiles_both",
+            kernel=_bits(fp8_both_module.fp8_tiles_both),
+            reference=_bits(fp8_both_module.fp8_tiles_both_reference),
+            inputs=_matrices(1),
+            cost=fp8_both_module.fp8_tiles_both_cost,
+            shapes=fp8_both_module.BENCHMARK_SHAPES,
+            specs=fp8_both_module.SPECS,
+            **quantisers,
+        ),
+        Bench(
+            name="fp8_blocks",
+            kernel=_bits(partial(fp8_blocks_module.fp8_blocks, transposed=True)),
+            reference=_bits(
+                partial(fp8_blocks_module.fp8_blocks_reference, transposed=True)
+            ),
+            inputs=_matrices(1),
+            cost=partial(fp8_blocks_module.fp8_blocks_cost, transposed=True),
+            shapes=fp8_blocks_module.BENCHMARK_SHAPES,
+            specs=fp8_blocks_module.SPECS,
+            **quantisers,
+        ),
+        Bench(
+            name="fp8_swiglu",
+            kernel=fp8_swiglu_module.fp8_swiglu,
+            reference=fp8_swiglu_module.fp8_swiglu_reference,
+            inputs=_matrices(2),
+            cost=fp8_swiglu_module.fp8_swiglu_cost,
+            shapes=fp8_swiglu_module.BENCHMARK_SHAPES,
+            specs=fp8_swiglu_module.SPECS,
+            **quantisers,
+        ),
+        Bench(
+            name="fp8_dequantise",
+            kernel=partial(fp8_dequantise_module.fp8_dequantise, dtype=torch.bfloat16),
+            reference=partial(
+                fp8_dequantise_module.fp8_dequantise_reference, dtype=torch.bfloat16
+            ),
+            inputs=lambda *size: quantise_reference(*_matrices(1)(*size)),
+            cost=fp8_dequantise_module.fp8_dequantise_cost,
+            shapes=fp8_dequantise_module.BENCHMARK_SHAPES,
+            specs=fp8_dequantise_module.SPECS,
+            **quantisers,
+        ),
+    ]
+
+
+def _bits(quantiser: Function) -> Function:
+    """Codes and scales as the integers of their bits, which the gate compares exactly.
+
+    A view: nothing is computed or copied.
+    """
+    integers = {1: torch.uint8, 4: torch.int32}
+
+    def quantised(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(y.view(integers[y.itemsize]) for y in quantiser(x))
+
+    return quantised
+
+
+def _matrices(count: int) -> Function:
+    """(*shape, dtype, generator) -> matrices of normal numbers, without gradients."""
+    return lambda *size: tuple(_normal(*size).detach() for _ in range(count))
 
 
 def _routed(router: Function) -> Function:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kernels.float8 import steps_apart
+from kernels.fp8_operands import CODES
+
 if TYPE_CHECKING:  # at run time it brings in Triton; refusals come first
     from kernels.bench_cases import Bench
 
@@ -61,6 +64,15 @@ def fault(
                 return (
                     f"{name} of shape {shape} in {dtype_name(dtype)} is wrong in "
                     f"{wrong} of {right.numel()} places."
+                )
+            continue
+        if right.dtype in CODES:
+            steps = steps_apart(found[name], right)
+            if steps.amax() > 1 or steps.sum() > 1e-3 * steps.numel():
+                return (
+                    f"{name} of shape {shape} in {dtype_name(dtype)} has "
+                    f"{int((steps > 0).sum())} of {steps.numel()} codes off, by up to "
+                    f"{int(steps.amax())} steps; 1 in 1000 may be, by 1."
                 )
             continue
         # Near zero an element is judged by the size of its neighbours.

@@ -130,3 +130,23 @@ def decode(code: Tensor, fmt: Float8 = E4M3) -> Tensor:
         infinite = torch.where(m > 0, torch.nan, torch.inf)
         value = torch.where(E.eq(top), infinite, value)
     return torch.where(code >= 0x80, -value, value)
+
+
+def steps_apart(q: Tensor, other: Tensor) -> Tensor:
+    """How many steps from code to next code lie between two tensors of one format.
+
+    The codes of positive values count upwards, those of negative ones downwards; the
+    two zeros are one value. A NaN is 0 steps from a NaN, and 256 from a number.
+
+    Returns:
+        int32, of q's shape.
+    """
+
+    def place(codes: Tensor) -> Tensor:
+        """Counted from 0, downwards where the sign bit is set."""
+        code = codes.view(torch.uint8).int()
+        return (code & 0x7F) * (1 - 2 * (code >> 7))
+
+    steps = (place(q) - place(other)).abs()
+    nan, other_nan = q.float().isnan(), other.float().isnan()
+    return steps.masked_fill(nan | other_nan, 256).masked_fill(nan & other_nan, 0)

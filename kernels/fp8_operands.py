@@ -10,7 +10,12 @@ from torch import Tensor
 
 from kernels.float8 import FORMATS, Float8
 from kernels.fp8_scaling import Tile, scale_shape
-from kernels.operation import KernelInputError, check_is_tensor, dtype_name
+from kernels.operation import (
+    KernelInputError,
+    check_is_tensor,
+    check_kernel_tensor,
+    dtype_name,
+)
 
 CODES = tuple(fmt.dtype for fmt in FORMATS.values())
 """Dtypes of codes."""
@@ -36,6 +41,20 @@ def check_matrix(operation: str, x: Tensor, name: str = "x") -> None:
             f"{operation}: {name} must have two axes, rows and columns; got shape "
             f"{tuple(x.shape)}."
         )
+
+
+def check_to_quantise(operation: str, x: Tensor, fmt: Float8, name: str = "x") -> None:
+    """Refuse what no quantiser takes.
+
+    Raises:
+        KernelInputError: x is no matrix of a dtype that the kernels know or lies on a
+            GPU without FP8, or fmt is no format.
+    """
+    check_kernel_tensor(operation, x, name)
+    check_matrix(operation, x, name)
+    if not isinstance(fmt, Float8):
+        raise KernelInputError(f"{operation}: fmt must be E4M3 or E5M2; got {fmt!r}.")
+    check_gpu_has_fp8(operation, x)
 
 
 def check_codes(operation: str, q: Tensor, name: str = "q") -> None:

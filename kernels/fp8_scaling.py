@@ -90,8 +90,8 @@ def round_up_to_power_of_two(scale: Tensor) -> Tensor:
 def tile_max(size_MK: Tensor, tile: Tile) -> Tensor:
     """The largest number of each tile, (I, J), of numbers that are not negative."""
     M, K = size_MK.shape
-    # At least 1: a matrix may have no rows, as what a rank sends in lab 03.
-    rows, columns = max(1, min(tile[0], M)), max(1, min(tile[1], K))
+    # At least 1, as an empty matrix has no tiles but a tile has a size.
+    rows, columns = min(tile[0], max(M, 1)), min(tile[1], max(K, 1))
     missing = -M % rows, -K % columns
     # A 0 at the edge changes no maximum.
     whole = F.pad(size_MK, (0, missing[1], 0, missing[0])) if any(missing) else size_MK

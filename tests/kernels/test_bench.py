@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -193,6 +194,28 @@ def test_nothing_is_timed_when_a_kernel_is_wrong(benches, breaks, says):
 
     with pytest.raises(BenchError, match=says):
         measure([benches[1], broken], setting(timer=no_timer))
+
+
+@pytest.mark.parametrize(
+    "name, moved, says",
+    [
+        ("fp8_tiles", 1, "output 0 of shape .* is wrong in 1 of"),
+        ("fp8_swiglu", 2, "has 1 of 37777 codes off, by up to 2 steps"),
+        ("fp8_swiglu", 1, None),
+    ],
+)
+def test_codes_are_checked_by_their_steps(benches, name, moved, says):
+    """SwiGLU's may be a step off here and there, those of a quantiser may not."""
+    right = next(each for each in benches if each.name == name)
+
+    def kernel(*inputs):
+        q, scale = right.reference(*inputs)
+        code = q.view(torch.uint8).clone()
+        code[0, 0] += moved if code[0, 0] & 0x7F < 100 else -moved
+        return code.view(q.dtype), scale
+
+    wrong = bench_check.fault(right, kernel, right.odd, torch.bfloat16, "cpu")
+    assert wrong is None if says is None else re.search(says, wrong)
 
 
 # The record
