@@ -3,13 +3,17 @@
 import pytest
 import torch
 
+import kernels
 from kernels import fp8_both as module
+from kernels.access import count, findings, record_accesses
 from kernels.float8 import E4M3
 from kernels.fp8_both import (
     fp8_tiles_both,
     fp8_tiles_both_cost,
     fp8_tiles_both_reference,
 )
+from kernels.fp8_cast import constants_of
+from kernels.fp8_scaling import TILE
 from kernels.fp8_tiles import fp8_tiles_reference
 from kernels.operation import KERNEL_DTYPES, Cost
 from tests.kernels.cases import Case
@@ -88,6 +92,26 @@ def test_how_it_lies_in_memory():
     assert qt.shape == (300, 150) and qt.is_contiguous()
     assert scale.shape == (150, 3) and scale.T.is_contiguous()
     assert scalet.shape == (300, 2) and scalet.T.is_contiguous()
+
+
+@pytest.mark.skipif(not kernels.INTERPRETED, reason="accesses are recorded here only")
+def test_each_number_is_read_once_and_each_code_and_scale_written_once():
+    M, K = 150, 300
+    x = torch.ones(M, K)
+    q, qt = (torch.empty(s, dtype=E4M3.dtype) for s in [(M, K), (K, M)])
+    scale, scalet = torch.empty(3, M), torch.empty(2, K)
+    log = record_accesses(
+        module.fp8_tiles_both_kernel,
+        (6,),
+        x, q, scale, qt, scalet, K, M, K,
+        **constants_of(E4M3, False),
+        TILE=TILE,
+    )  # fmt: skip
+    assert findings(log) == []
+    reads, *others = (count(log, tensor) for tensor in log.tensors)
+    assert (reads.reads == 1).all() and not reads.writes.any()
+    for other in others:
+        assert (other.writes == 1).all() and not other.reads.any()
 
 
 def test_bad_input():
