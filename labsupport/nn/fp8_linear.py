@@ -37,6 +37,9 @@ import torch
 from torch import Tensor, nn
 
 from kernels.float8 import E4M3, Float8, cast
+from kernels.fp8_blocks import fp8_blocks
+from kernels.fp8_both import fp8_tiles_both
+from kernels.fp8_gemm import fp8_gemm
 from kernels.fp8_scaling import (
     TILE,
     Tile,
@@ -115,9 +118,43 @@ def quantise(
     return Codes(q, scale, tile)
 
 
-def multiply(a: Codes, b: Codes) -> Tensor:
-    """a b^T in float32: (M, N) from (M, K) and (N, K)."""
-    return a.values() @ b.values().t()
+def quantise_both(x_MK: Tensor, recipe: FP8Recipe, fmt: Float8) -> tuple[Codes, Codes]:
+    """x and x^T in codes, tiles lying along the columns of each."""
+    if on_kernels(x_MK, recipe):
+        q, scale, qt, scale_t = fp8_tiles_both(x_MK, fmt, recipe.power_of_two)
+        tile = (1, TILE)
+        return Codes(q, scale, tile), Codes(qt, scale_t, tile)
+    return quantise(x_MK, recipe, fmt), quantise(x_MK.t(), recipe, fmt)
+
+
+def quantise_weights(w_NK: Tensor, recipe: FP8Recipe) -> tuple[Codes, Codes]:
+    """w and w^T in the same codes: blocks serve both ways."""
+    if on_kernels(w_NK, recipe):
+        q, scale, qt = fp8_blocks(
+            w_NK, recipe.forward, recipe.power_of_two, transposed=True
+        )
+        # As a copy, since the product wants what it sums over side by side.
+        block = (TILE, TILE)
+        return Codes(q, scale, block), Codes(qt, scale.t(), block)
+    w = quantise(w_NK, recipe, recipe.forward, weights=True)
+    return w, w.transposed()
+
+
+def multiply(a: Codes, b: Codes, dtype: torch.dtype) -> Tensor:
+    """a b^T, summed in float32: (M, N) from (M, K) and (N, K)."""
+    v3 = a.tile == (1, TILE) and b.tile in ((1, TILE), (TILE, TILE))
+    if v3 and runs_kernels(a.q):
+        return fp8_gemm(a.q, a.scale, b.q, b.scale, dtype)
+    return (a.values() @ b.values().t()).to(dtype)
+
+
+def on_kernels(x: Tensor, recipe: FP8Recipe) -> bool:
+    """Whether the kernels do it: on a GPU, with V3's tiles."""
+    return runs_kernels(x) and recipe.scheme == "tile" and recipe.side == TILE
+
+
+def runs_kernels(x: Tensor) -> bool:
+    return x.is_cuda
 
 
 Quantise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
@@ -132,39 +169,28 @@ class _FP8Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_MK: Tensor, w_NK: Tensor, layer: FP8Linear) -> Tensor:
         recipe = layer.recipe
-        x = (
-            Codes(*layer.quantise(x_MK, recipe.side), (1, recipe.side))
-            if layer.quantise
-            else quantise(x_MK, recipe, recipe.forward)
-        )
-        w = quantise(w_NK, recipe, recipe.forward, weights=True)
-        y_MN = (
-            layer.multiply(x.q, x.scale, w.q, w.scale, recipe.side)
-            if layer.multiply
-            else multiply(x, w)
-        )
-        # Tokens are what the weights' gradient sums over, so x is cut along them.
-        x_t = quantise(x_MK.t(), recipe, recipe.forward)
-        ctx.save_for_backward(x_t.q, x_t.scale, w.q, w.scale)
-        ctx.tiles, ctx.recipe, ctx.dtype = (x_t.tile, w.tile), recipe, x_MK.dtype
-        return y_MN.to(torch.bfloat16).to(x_MK.dtype)
+        # Tokens are what the weights' gradient sums over: x_t is cut along them.
+        x, x_t = quantise_both(x_MK, recipe, recipe.forward)
+        if layer.quantise:
+            x = Codes(*layer.quantise(x_MK, recipe.side), (1, recipe.side))
+        w, w_t = quantise_weights(w_NK, recipe)
+        if layer.multiply:
+            y_MN = layer.multiply(x.q, x.scale, w.q, w.scale, recipe.side)
+            y_MN = y_MN.to(torch.bfloat16)
+        else:
+            y_MN = multiply(x, w, torch.bfloat16)
+        ctx.save_for_backward(x_t.q, x_t.scale, w_t.q, w_t.scale)
+        ctx.tiles, ctx.recipe, ctx.dtype = (x_t.tile, w_t.tile), recipe, x_MK.dtype
+        return y_MN.to(x_MK.dtype)
 
     @staticmethod
-    def backward(ctx: Any, g_MN: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, g_MN: Tensor) -> tuple[Tensor, Tensor, None]:
         x_q, x_scale, w_q, w_scale = ctx.saved_tensors
-        x_t, w = (
-            Codes(x_q, x_scale, ctx.tiles[0]),
-            Codes(w_q, w_scale, ctx.tiles[1]),
-        )
-        recipe = ctx.recipe
-        dx_MK = dw_NK = None
-        if ctx.needs_input_grad[0]:
-            g = quantise(g_MN, recipe, recipe.gradient)
-            dx_MK = multiply(g, w.transposed()).to(torch.bfloat16).to(ctx.dtype)
-        if ctx.needs_input_grad[1]:
-            g_t = quantise(g_MN.t(), recipe, recipe.gradient)
-            dw_NK = multiply(g_t, x_t)
-        return dx_MK, dw_NK, None
+        x_t = Codes(x_q, x_scale, ctx.tiles[0])
+        w_t = Codes(w_q, w_scale, ctx.tiles[1])
+        g, g_t = quantise_both(g_MN, ctx.recipe, ctx.recipe.gradient)
+        dx_MK = multiply(g, w_t, torch.bfloat16).to(ctx.dtype)
+        return dx_MK, multiply(g_t, x_t, torch.float32), None
 
 
 class FP8Linear(nn.Linear):

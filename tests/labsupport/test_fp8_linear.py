@@ -10,7 +10,7 @@ from torch import nn
 
 from kernels.float8 import E4M3, E5M2, Float8
 from labsupport.errors import LabError
-from labsupport.nn import GPT, BF16Linear, FP8Linear, FP8Recipe, GPTConfig
+from labsupport.nn import GPT, BF16Linear, FP8Linear, FP8Recipe, GPTConfig, fp8_linear
 from labsupport.nn.fp8_linear import SCHEMES
 
 M, K, N, T = 12, 20, 8, 8
@@ -128,6 +128,46 @@ def test_a_readers_own_parts_are_used():
         layer.bias.zero_()
     assert (layer(torch.randn(M, K)) == 7).all()
     assert used == ["quantise", "multiply"]
+
+
+@pytest.mark.parametrize("sizes", [(128, 256, 128), (37, 200, 130)])
+def test_the_way_over_the_kernels_gives_the_same(sizes, monkeypatch):
+    """On a CPU their functions compute by their references: what is held here is
+    that each gets the operand, the tiles and the scales that it wants."""
+    m, k, n = sizes
+    generator = torch.Generator().manual_seed(0)
+    x, g = (torch.randn(m, c, generator=generator) for c in (k, n))
+    x = x * torch.logspace(-3, 3, k)
+    found = []
+    for over_kernels in (False, True):
+        monkeypatch.setattr(fp8_linear, "runs_kernels", lambda _, yes=over_kernels: yes)
+        torch.manual_seed(0)
+        layer = FP8Linear(k, n, bias=False)
+        own = x.clone().requires_grad_()
+        y = layer(own)
+        y.backward(g)
+        found.append((y, own.grad, layer.weight.grad))
+    for kernels, plain in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(
+            kernels, plain, rtol=1e-2, atol=1e-4 * plain.abs().max().item()
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_it_is_what_a_cpu_computes():
+    torch.manual_seed(0)
+    layer = FP8Linear(256, 128, bias=False)
+    x, g = torch.randn(64, 256), torch.randn(64, 128)
+    found = []
+    for device in ("cpu", "cuda"):
+        layer.zero_grad()
+        own = x.to(device).requires_grad_()
+        y = layer.to(device)(own)
+        y.backward(g.to(device))
+        found.append([t.cpu() for t in (y, own.grad, layer.weight.grad)])
+    for here, there in zip(*found, strict=True):
+        assert (here - there).norm() < 1e-2 * here.norm()
 
 
 def test_bfloat16_is_a_product_of_halves():
