@@ -1,165 +1,246 @@
-"""One number and the 8-bit numbers around it: what it becomes, bit by bit."""
+"""One number on its way into 8 bits: bits, neighbours, the whole range."""
 
 from __future__ import annotations
 
-import itertools
+import bisect
 import math
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
-import plotly.graph_objects as go
 import torch
 
-from kernels.float8 import FORMATS, Float8, cast
-from kernels.float8 import decode as decode_codes
-from labsupport.explore import Explorer, View, choose, slide
-from labsupport.explore.style import BLUE, GREEN, VERMILION
-
-VALUES = (
-    *(-math.inf, -500.0, -300.0, -1.3, -0.01),
-    *(0.0, 0.0005, 2.0**-10, 0.001, 0.0029, 0.0049, 0.012),
-    *(2.0**-6, 0.019, 0.1, 0.3, 1.0, 1.0625, 1.1, 1.95, 3.3, 17.0, 100.0),
-    *(127.3, 300.0, 440.0, 448.0, 455.0, 470.0, 6e4, 1e5),
-    *(math.inf, math.nan),
+from kernels.float8 import FORMATS, Float8, decode, encode
+from labs.lab_03.number_line_picture import (
+    FIELDS,
+    HIGH,
+    LOW,
+    name_of,
+    picture,
 )
-"""Both signs, ties, subnormal numbers, both ends and what lies beyond."""
-SHOWN = 5
-"""Codes shown on each side."""
-INK = "#1f2937"
+from labsupport.explore import Explorer, View, choose, slide
+
+MANTISSAS = (1.0, 1.2, 1.375, 1.5625)
+"""Of the slider's values in every octave. 1.375 is halfway between two values
+of E5M2, 1.5625 between two of E4M3, 1.2 on no value of either."""
+_SIZES = tuple(
+    m * 2.0**exponent for exponent in range(LOW, HIGH + 1) for m in MANTISSAS
+)
+VALUES = (
+    -math.inf,
+    *(-size for size in reversed(_SIZES)),
+    0.0,
+    *_SIZES,
+    math.inf,
+    math.nan,
+)
+NAMED = {name_of(value): value for value in VALUES}
+"""The slider moves over names: it finds its place by ==, which NaN is not."""
 
 
 def number_line_explorer() -> Explorer:
-    """One value, in one of two formats."""
+    """A value and where it goes in E4M3 or E5M2."""
     return Explorer(
         draw,
-        value=slide("number", VALUES, 1.1, [f"{value:g}" for value in VALUES]),
-        fmt=choose("format", list(FORMATS)),
+        number=choose("format", list(FORMATS)),
+        value=slide("value", list(NAMED), "1.5625"),
     )
 
 
-def code_of(value: float, fmt: Float8) -> int:
-    """The code that a value becomes."""
-    return int(cast(torch.tensor([value]), fmt).view(torch.uint8)[0])
+@dataclass(frozen=True)
+class Cast:
+    """What became of a value.
+
+    Attributes:
+        kind: "nan", "saturated", "exact" or "rounded".
+        code: the byte.
+        value: what the byte stands for.
+        below, above: if rounded, the format's numbers on either side.
+        tie: whether both are equally near.
+    """
+
+    kind: str
+    code: int
+    value: float
+    below: float = math.nan
+    above: float = math.nan
+    tie: bool = False
+
+    @property
+    def flushed(self) -> bool:
+        """Whether it was rounded to zero."""
+        return self.kind == "rounded" and self.value == 0
 
 
-def bits_of(code: int, fmt: Float8) -> tuple[str, str, str]:
-    """Sign, exponent and mantissa bits."""
+@cache
+def finite_values(number: str) -> tuple[float, ...]:
+    """All finite numbers of a format, in order; 0 once."""
+    codes = torch.arange(256, dtype=torch.uint8)
+    found = decode(codes, FORMATS[number]).tolist()
+    return tuple(sorted({v + 0.0 for v in found if math.isfinite(v)}))
+
+
+def cast_value(number: str, value: float) -> Cast:
+    """One value in a format, and why it became what it became."""
+    fmt = FORMATS[number]
+    code = int(encode(torch.tensor([value]), fmt))
+    got = float(decode(torch.tensor([code], dtype=torch.uint8), fmt))
+    if math.isnan(value):
+        return Cast("nan", code, got)
+    if abs(value) > fmt.largest:
+        return Cast("saturated", code, got)
+    values = finite_values(number)
+    at = bisect.bisect_left(values, value)
+    if values[at] == value:
+        return Cast("exact", code, got)
+    below, above = values[at - 1], values[at]
+    tie = value - below == above - value
+    return Cast("rounded", code, got, below, above, tie)
+
+
+def neighbours(number: str, value: float, result: Cast) -> dict[float, int]:
+    """The format's numbers around a value, with their bytes; of NaN none."""
+    if result.kind == "nan":
+        return {}
+    values = finite_values(number)
+    at = min(bisect.bisect_left(values, value), len(values) - 1)
+    # A value between two numbers has two on either side, as `at` is above it.
+    reach = range(at - 2, at + (2 if result.kind == "rounded" else 3))
+    near = [values[i] for i in reach if 0 <= i < len(values)]
+    # Zero has a sign: what is flushed keeps its own.
+    near = [math.copysign(v, value) if v == 0 else v for v in near]
+    codes = encode(torch.tensor(near), FORMATS[number]).tolist()
+    return dict(zip(near, codes, strict=True))
+
+
+def draw(number: str, value: str) -> View:
+    """One value, by its name, its picture, and all about it in words."""
+    return view_of(number, NAMED[value])
+
+
+def view_of(number: str, value: float) -> View:
+    """Any value."""
+    fmt = FORMATS[number]
+    result = cast_value(number, value)
+    near = neighbours(number, value, result)
+    figure = picture(
+        title=f"{name_of(value)} in {number}: {_outcome(result)}",
+        bits=list(zip(f"{result.code:08b}", _fields(fmt), strict=True)),
+        meaning=_meaning(fmt, result),
+        value=value,
+        rounded=result.value,
+        near={v: f"{name_of(v)}<br>0x{code:02X}" for v, code in near.items()},
+        sizes=[v for v in finite_values(number) if v > 0],
+        flushed=fmt.smallest / 2,
+        format_name=number,
+    )
+    listed = near or {math.nan: result.code}
+    table: dict[str, list[Any]] = {
+        "value": [name_of(v) for v in listed],
+        "bits": [spelt(fmt, code) for code in listed.values()],
+        "byte": [f"0x{code:02X}" for code in listed.values()],
+        "chosen": [
+            "yes" if code == result.code else "" for code in listed.values()
+        ],
+    }
+    return View(figure, _sentence(number, value, result), table)
+
+
+def _fields(fmt: Float8) -> list[str]:
+    """What each of the eight bits belongs to, from the left."""
+    widths = (1, fmt.exponent_bits, fmt.mantissa_bits)
+    return [
+        field
+        for field, width in zip(FIELDS, widths, strict=True)
+        for _ in range(width)
+    ]
+
+
+def _meaning(fmt: Float8, result: Cast) -> str:
+    """ "0x3C = + 2^(7 − 7) × (1 + 4/8) = 1.5", for the picture."""
+    byte = f"0x{result.code:02X} = "
+    if result.kind == "nan":
+        return byte + "NaN"
+    # ^(...) becomes a raised exponent.
+    product = re.sub(
+        r"\^\(([^)]*)\)", r"<sup>\1</sup>", formula(fmt, result.code)
+    )
+    return f"{byte}{product} = <b>{name_of(result.value)}</b>"
+
+
+def spelt(fmt: Float8, code: int) -> str:
+    """ "0 0111 010": sign, exponent, mantissa."""
     bits = f"{code:08b}"
     return (
-        bits[0],
-        bits[1 : 1 + fmt.exponent_bits],
-        bits[1 + fmt.exponent_bits :],
+        f"{bits[0]} {bits[1 : 1 + fmt.exponent_bits]} "
+        + (bits[1 + fmt.exponent_bits :])
     )
 
 
-def finite_values(fmt: Float8) -> list[float]:
-    """All finite values of a format in order, 0 once."""
-    values = decode_codes(torch.arange(256).to(torch.uint8), fmt).tolist()
-    return sorted({value for value in values if math.isfinite(value)})
+def formula(fmt: Float8, code: int) -> str:
+    """What the bits say, as a product; codes of NaN have none."""
+    p = fmt.mantissa_bits
+    E = (code >> p) & ((1 << fmt.exponent_bits) - 1)
+    m = code & ((1 << p) - 1)
+    sign = "−" if code & 0x80 else "+"
+    if E == 0:
+        return f"{sign} 2^(1 − {fmt.bias}) × {m}/{2**p}"
+    return f"{sign} 2^({E} − {fmt.bias}) × (1 + {m}/{2**p})"
 
 
-def fate(value: float, became: float, fmt: Float8) -> str:
-    """What happened to a value, in words."""
-    if math.isnan(value):
-        return "NaN stays NaN"
-    if abs(value) > fmt.largest:
-        return f"beyond the largest, so it saturates at {became:g}"
-    if value == became:
-        return "it is one of the format's numbers"
-    error = f"off by {abs(value - became) / abs(value):.1%}"
-    if became == 0:
-        return (
-            "not above half of the smallest number, so it is flushed to zero"
-        )
-    small = " (subnormal)" if abs(became) < fmt.smallest_normal else ""
-    return error + small
+def _outcome(result: Cast) -> str:
+    got = name_of(result.value)
+    if result.flushed:
+        return "flushed to zero"
+    return {
+        "nan": "NaN",
+        "saturated": f"saturates to {got}",
+        "exact": "exact",
+        "rounded": f"{'a tie, ' * result.tie}to {got}",
+    }[result.kind]
 
 
-def draw(value: float, fmt: str) -> View:
-    """The value among its neighbours, and the byte that it becomes."""
-    each = FORMATS[fmt]
-    code = code_of(value, each)
-    became = decode_codes(torch.tensor([code], dtype=torch.uint8), each).item()
-    sign, exponent, mantissa = bits_of(code, each)
-    title = f"{value:g} becomes {became:g} in {fmt}"
-    figure = go.Figure()
-    table: dict[str, list[object]] = {}
-    if math.isfinite(became):
-        values = finite_values(each)
-        at = values.index(became if became else 0.0)
-        near = values[max(0, at - SHOWN) : at + SHOWN + 1]
-        here = near.index(values[at])
-        gap = max(b - a for a, b in itertools.pairwise(near))
-        shown = min(max(value, near[0] - gap), near[-1] + gap)
-        figure.add_scatter(
-            x=near,
-            y=[0.0] * len(near),
-            mode="markers+text",
-            marker={"symbol": "line-ns", "size": 26, "line": {"width": 2}},
-            marker_line_color=INK,
-            text=[
-                f"{v:g}" if abs(near.index(v) - here) < 2 else "" for v in near
-            ],
-            textposition="bottom center",
-            textfont={"size": 11},
-            showlegend=False,
-            hoverinfo="skip",
-        )
-        figure.add_scatter(
-            x=[became],
-            y=[0.0],
-            mode="markers",
-            marker={"size": 15, "color": BLUE},
-            showlegend=False,
-            hoverinfo="skip",
-        )
-        figure.add_annotation(
-            x=became,
-            y=0.05,
-            ax=shown,
-            ay=0.62,
-            axref="x",
-            ayref="y",
-            text="",
-            showarrow=True,
-            arrowhead=3,
-            arrowwidth=2,
-            arrowcolor=VERMILION,
-        )
-        beyond = "" if shown == value else " (far outside)"
-        figure.add_annotation(
-            x=shown,
-            y=0.72,
-            text=f"<b>{value:g}</b>{beyond}",
-            showarrow=False,
-            font={"color": VERMILION},
-        )
-        figure.update_xaxes(range=[near[0] - 1.6 * gap, near[-1] + 1.6 * gap])
-        table = {
-            "code": [f"{code_of(v, each):08b}" for v in near],
-            "value": near,
-            "this one": ["x" if v == became else "" for v in near],
-        }
-    figure.update_yaxes(range=[-0.35, 1.55], visible=False)
-    figure.update_xaxes(showgrid=False)
-    parts = (
-        ("sign", sign, VERMILION),
-        ("exponent", exponent, BLUE),
-        ("mantissa", mantissa, GREEN),
+def _sentence(number: str, value: float, result: Cast) -> str:
+    fmt = FORMATS[number]
+    got = name_of(result.value)
+    between = (
+        f"{name_of(result.below)} and {name_of(result.above)} of {number}"
     )
-    words = "&nbsp;&nbsp;&nbsp;".join(
-        f"<span style='color:{colour}'>{name} <b>{bits}</b></span>"
-        for name, bits, colour in parts
-    )
-    figure.add_annotation(
-        x=0.5,
-        y=1.3,
-        xref="paper",
-        text=words,
-        showarrow=False,
-        font={"size": 18},
-    )
-    figure.update_layout(title=title, height=300)
-    sentence = (
-        f"{title}: {fate(value, became, each)}. Its byte is {sign} {exponent} "
-        f"{mantissa}, {code:#04x}."
-    )
-    return View(figure, sentence, table)
+    if result.kind == "nan":
+        start = f"NaN stays NaN in {number}"
+    elif result.kind == "saturated":
+        start = (
+            f"{name_of(value)} lies beyond the ends of {number}, "
+            f"±{fmt.largest:g}, and saturates to {got}"
+        )
+    elif result.kind == "exact":
+        start = f"{name_of(value)} is a number of {number}"
+    elif result.tie:
+        start = (
+            f"{name_of(value)} lies halfway between {between}; the tie goes "
+            f"to {got}, whose last bit is 0"
+        )
+    else:
+        start = f"{name_of(value)} lies between {between}, nearer to {got}"
+    if result.flushed:
+        start += ": it is flushed to zero"
+    end = f"byte {spelt(fmt, result.code)} = 0x{result.code:02X}"
+    if result.kind != "nan":
+        kind = _kind_of_code(fmt, result.code)
+        end += f", {kind}, {formula(fmt, result.code)} = {got}"
+    return f"{start}; {end}{_relative(value, result)}."
+
+
+def _kind_of_code(fmt: Float8, code: int) -> str:
+    size = code & 0x7F
+    if size == 0:
+        return "zero"
+    return "normal" if size >> fmt.mantissa_bits else "subnormal"
+
+
+def _relative(value: float, result: Cast) -> str:
+    if not math.isfinite(value) or value == 0:
+        return ""
+    share = abs(result.value - value) / abs(value)
+    return f"; relative error {share:.3g}" if share else "; no error"

@@ -141,24 +141,26 @@ def language_view(yours: dict[str, float] | None = None) -> View:
 def memory_lines() -> list[str]:
     """What a training step keeps, in kilobytes."""
     rows = rows_of("memory")
-    columns = {
+    arms = {
+        "fp32": "float32",
+        "bf16": "bfloat16",
+        "tile": "FP8, tiles",
+        "tensor": "FP8, one scale",
+    }
+    kinds = {
         "weights": "weights",
         "gradients": "gradients",
         "moments": "moments",
-        "kept_linear": "for the backward",
-        "kept": "of all layers",
+        "kept": "kept for the backward",
+        "kept_linear": "  of it, by linear layers",
         "total": "all",
     }
-    head = "".join(f"{title:>18}" for title in columns.values())
-    lines = [
-        f"{'kB':26}"
-        + "".join(f"{title:>11}" for title in ("weights", "gradients"))
-    ]
-    lines = [f"{'kB':26}{head}"]
-    for arm in ("fp32", "bf16", "tile", "tensor"):
-        row = pick(rows, arm=arm)[0]
-        cells = "".join(f"{row[name] / 1e3:>18,.0f}" for name in columns)
-        lines.append(f"{language.NAMES[arm]:26}{cells}")
+    lines = [f"{'kB':28}" + "".join(f"{name:>16}" for name in arms.values())]
+    for kind, name in kinds.items():
+        cells = "".join(
+            f"{pick(rows, arm=arm)[0][kind] / 1e3:>16,.0f}" for arm in arms
+        )
+        lines.append(f"{name:28}{cells}")
     return lines
 
 

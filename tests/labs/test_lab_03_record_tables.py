@@ -49,7 +49,7 @@ def test_every_arm_has_its_line():
         assert ("%" in line) == (arm != "bf16")
     assert len(tables.outliers_lines()) == 5
     assert len(tables.opening_lines()) == 3
-    assert len(tables.memory_lines()) == 5
+    assert len(tables.memory_lines()) == 7
     assert len(tables.moments_lines()) == 6
     assert len(tables.wire_lines()) == 5
     assert len(tables.reduce_lines()) == 6
