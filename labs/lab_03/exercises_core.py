@@ -294,7 +294,7 @@ QUANTISE = Exercise(
             "zero scale",
             lambda x, T: _quantise(x, T, least=0.0),
             "a tile of zeros has the scale 0, and 0 / 0 is NaN: clamp the scale to at "
-            "least SMALLEST_SCALE.",
+            "least 2.0**-126.",
             3,
         ),
         WrongAnswer(
@@ -308,7 +308,7 @@ QUANTISE = Exercise(
         "`x_MK.reshape(M, -1, T)` has the tiles of each row along its second axis.",
         "amax is the largest absolute value of a tile, `abs().amax(dim=2)`. Divided by "
         "448 it is the scale, and x / scale is at most 448.",
-        "`clamp(min=SMALLEST_SCALE)` keeps scales above 0. To divide, give the scale a "
+        "`.clamp(min=...)` keeps scales above 0. To divide, give the scale a "
         "third axis, `scale_MJ[:, :, None]`; and bring the codes back to (M, K).",
     ),
 )

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.float8 import encode as encode_values
 from kernels.fp8_scaling import round_up_to_power_of_two
 from labsupport.exercise import Exercise, WrongAnswer
 from labsupport.exercise.check import CheckFailed, expect_close, same_as
@@ -232,9 +233,14 @@ def encode(x: float) -> int:
         return 0x7F
     sign = 0x80 if math.copysign(1.0, x) < 0 else 0
     size = min(abs(x), 448.0)
-    exponent = max(math.frexp(size)[1] - 1, -6)
+    exponent = math.frexp(max(size, 2.0**-6))[1] - 1
     steps = round(size / 2.0 ** (exponent - 3))
     return sign + ((exponent + 6) << 3) + steps
+
+
+def right_code(x: float) -> int:
+    """The same from the course's own formats."""
+    return int(encode_values(torch.tensor([x]))[0])
 
 
 TRICKY = (
@@ -257,7 +263,7 @@ def expect_code(candidate: Callable[..., Any], x: float) -> None:
     Raises:
         CheckFailed: it does not.
     """
-    came, wanted = candidate(x), encode(x)
+    came, wanted = candidate(x), right_code(x)
     if came != wanted:
         text = (
             f"{came:08b}" if isinstance(came, int) and came >= 0 else f"{came}"
@@ -286,18 +292,26 @@ def encode_probes() -> Sequence[Arguments]:
     return [(x,) for x in TRICKY]
 
 
-def _encode(x, rounding=round, largest=448.0, least=-6):  # type: ignore[no-untyped-def]
+def _encode(x, rounding=round, largest=448.0):  # type: ignore[no-untyped-def]
     sign = 0x80 if math.copysign(1.0, x) < 0 else 0
     size = min(abs(x), largest)
-    exponent = max(math.frexp(size)[1] - 1, least)
+    exponent = math.frexp(max(size, 2.0**-6))[1] - 1
     steps = rounding(size / 2.0 ** (exponent - 3))
+    return sign + ((exponent + 6) << 3) + steps
+
+
+def _zero_is_large(x):  # type: ignore[no-untyped-def]
+    sign = 0x80 if math.copysign(1.0, x) < 0 else 0
+    size = min(abs(x), 448.0)
+    exponent = max(math.frexp(size)[1] - 1, -6)
+    steps = round(size / 2.0 ** (exponent - 3))
     return sign + ((exponent + 6) << 3) + steps
 
 
 def _carry_lost(x):  # type: ignore[no-untyped-def]
     sign = 0x80 if math.copysign(1.0, x) < 0 else 0
     size = min(abs(x), 448.0)
-    exponent = max(math.frexp(size)[1] - 1, -6)
+    exponent = math.frexp(max(size, 2.0**-6))[1] - 1
     steps = round(size / 2.0 ** (exponent - 3))
     if steps < 8:
         return sign + steps
@@ -344,6 +358,13 @@ ENCODE = Exercise(
             1,
         ),
         WrongAnswer(
+            "frexp of zero",
+            _zero_is_large,
+            "0 comes out as a number above 0: `math.frexp(0.0)` gives the exponent 0. "
+            "Take the exponent of a number that is at least 2^-6.",
+            2,
+        ),
+        WrongAnswer(
             "no subnormals",
             lambda x: 0 if abs(x) < 2.0**-6 else _encode(x),
             "everything below the smallest normal number becomes 0. Down to 2^-9 the "
@@ -353,9 +374,9 @@ ENCODE = Exercise(
     ),
     hints=(
         "Put NaN and the sign aside, and clamp the size to 448.",
-        "`math.frexp(size)[1] - 1` is the exponent; raise it to at least -6. With a "
-        "mantissa of 3 bits, steps of 2^(exponent - 3) separate neighbours: "
-        "`round(size / step)` counts them, ties to even.",
+        "`math.frexp(y)[1] - 1` is the exponent of y, with y the size or 2^-6, "
+        "whichever is larger. With a mantissa of 3 bits, steps of 2^(exponent - 3) "
+        "separate neighbours: `round(size / step)` counts them, ties to even.",
         "There are 8 to 15 steps for a normal number, 16 after a carry, 0 to 7 for a "
         "subnormal one. `((exponent + 6) << 3) + steps` is right for all three.",
     ),

@@ -17,7 +17,7 @@ NO_ABS = """@lab.exercise("3.2")
 def quantise_tiles(x_MK, T):
     M, K = x_MK.shape
     tiles_MJT = x_MK.reshape(M, K // T, T)
-    scale_MJ = (tiles_MJT.amax(dim=2) / 448).clamp(min=SMALLEST_SCALE)
+    scale_MJ = (tiles_MJT.amax(dim=2) / 448).clamp(min=2.0**-126)
     q_MJT = cast(tiles_MJT / scale_MJ[:, :, None])
     return q_MJT.view(M, K), scale_MJ"""
 
