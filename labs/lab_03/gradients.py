@@ -61,13 +61,14 @@ def gradient_view(gradients: Tensor) -> View:
         marker={"color": BLUE},
         showlegend=False,
     )
-    for fmt, colour in ((E4M3, VERMILION), (E5M2, "#6b7280")):
+    sides = (E4M3, VERMILION, "top right"), (E5M2, "#6b7280", "top left")
+    for fmt, colour, side in sides:
         edge = torch.tensor(fmt.smallest).log2().item() - 1
         figure.add_vline(
             x=edge,
             line={"color": colour, "dash": "dash"},
-            annotation_text=f"{fmt.name}: 0 from here down",
-            annotation_position="top left",
+            annotation_text=f"{fmt.name}: zero below",
+            annotation_position=side,
             annotation_font_color=colour,
         )
     figure.update_xaxes(title="size of a gradient, as a power of two")

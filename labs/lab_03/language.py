@@ -27,7 +27,7 @@ NAMES = {
     "tile": "FP8, 1 x T tiles",
     "block": "FP8, T x T blocks",
     "tensor": "FP8, one scale a tensor",
-    "hybrid": "the same, gradients in E5M2",
+    "hybrid": "FP8, one scale, g in E5M2",
     "unscaled": "FP8, no scales",
 }
 """As figures and text call them."""

@@ -123,13 +123,13 @@ def language_view(yours: dict[str, float] | None = None) -> View:
         line_width=0,
         layer="below",
         annotation_text="within 0.25 %",
-        annotation_position="top",
+        annotation_position="bottom",
     )
     figure.update_xaxes(title="validation loss against bfloat16's, percent")
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(
         title="How far from bfloat16 each one ends, by seed",
-        margin={"l": 200, "t": 92},
+        margin={"l": 220, "t": 64},
     )
     small_print(figure, caption("language"))
     sentence = "Mean gap to bfloat16: " + "; ".join(

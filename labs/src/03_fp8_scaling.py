@@ -463,7 +463,7 @@ accumulation_explorer().show()
 #
 # **The loss.** The GPT of the opening for 400 steps, with five seeds. The last column is
 # the paired difference to bfloat16's validation loss, of the same seed: the mean, and the
-# 95 % interval. *Hybrid* is the older recipe: one scale a tensor, gradients in E5M2.
+# 95 % interval. The arm with $g$ in E5M2 is an older recipe.
 
 # %% id="language" tags=["nbval-check-output"]
 print("\n".join(record.language_lines()))
