@@ -118,6 +118,12 @@ DECODE = Exercise(
             2,
         ),
         WrongAnswer(
+            "subnormals are zero",
+            lambda code: 0.0 if code & 0x78 == 0 else _decode(code),
+            "all codes with exponent bits of 0 become 0. They are multiples of 2^-9.",
+            2,
+        ),
+        WrongAnswer(
             "subnormals one lower",
             lambda code: _decode(code, least=-7),
             "below the smallest normal number the exponent is -7. It is -6, that of "
@@ -344,6 +350,14 @@ class NarrowDot:
         self.T = T
 
     def __call__(self, a_MT: Tensor, b_NT: Tensor) -> Tensor:
+        for operand in (a_MT, b_NT):
+            if operand.dtype != E4M3.dtype:
+                asked = "codes in `dot`, of dtype float8_e4m3fn"
+                raise CheckFailed(asked, f"{operand.dtype}")
+        if a_MT.shape[1] != b_NT.shape[1]:
+            asked = "two matrices with as many columns in `dot`"
+            shapes = f"{tuple(a_MT.shape)} and {tuple(b_NT.shape)}"
+            raise CheckFailed(asked, shapes)
         if a_MT.shape[1] > self.T:
             asked = f"products of at most {self.T} columns"
             raise CheckFailed(asked, f"one of {a_MT.shape[1]}")
@@ -398,6 +412,19 @@ def _without_dot(q, s, w, t, T, dot):  # type: ignore[no-untyped-def]
     return fp8_matmul(q, s, w, t, T, exact_dot)
 
 
+def _scaled_before(q, s, w, t, T, dot):  # type: ignore[no-untyped-def]
+    y = 0
+    for j in range(s.shape[1]):
+        k = slice(j * T, (j + 1) * T)
+        t_N1 = t[:, j].repeat_interleave(T)[:, None]
+        y = y + dot(q[:, k].float() * s[:, j, None], w[:, k].float() * t_N1)
+    return y
+
+
+def _transposed(q, s, w, t, T, dot):  # type: ignore[no-untyped-def]
+    return fp8_matmul(q, s, w, t, T, lambda a, b: dot(a, b.t()))
+
+
 def _last_only(q, s, w, t, T, dot):  # type: ignore[no-untyped-def]
     last = None
     for _, part, s_M1, t_I in _parts(q, s, w, t, T, dot):
@@ -436,6 +463,20 @@ MATMUL = Exercise(
             _without_dot,
             "the product is computed without `dot`: on the hardware nobody else can "
             "multiply codes.",
+            1,
+        ),
+        WrongAnswer(
+            "scaled before dot",
+            _scaled_before,
+            "numbers are scaled before they go into `dot`. It takes codes: scale what "
+            "comes back.",
+            2,
+        ),
+        WrongAnswer(
+            "transposed",
+            _transposed,
+            "the weights are transposed for `dot`. It takes them as they lie, N rows "
+            "of T, and transposes by itself.",
             1,
         ),
         WrongAnswer(

@@ -125,8 +125,8 @@ GRADIENTS = Exercise(
         WrongAnswer(
             "blocks everywhere",
             _blocks,
-            "g and x are cut in T x T blocks. DeepSeek tried that, and a model "
-            "diverged: only weights have blocks.",
+            "g and x are cut in T x T blocks. DeepSeek tried that for gradients, and a "
+            "model diverged: only weights have blocks.",
             1,
         ),
         WrongAnswer(
@@ -244,7 +244,7 @@ def right_code(x: float) -> int:
 
 
 TRICKY = (
-    *(0.0, 1.0, -1.0, 448.0, 500.0, math.inf, 1.0625, 1.1875, 1.95, 7.8),
+    *(0.0, -0.0, 1.0, -1.0, 448.0, 500.0, math.inf, 1.0625, 1.1875, 1.95, 7.8),
     *(
         2.0**-6,
         0.99 * 2.0**-6,

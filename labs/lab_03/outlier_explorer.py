@@ -17,8 +17,8 @@ COLUMN = 40
 """Where the outlier is."""
 TILES: dict[str, Tile] = {
     "the whole matrix": (M, K),
-    "blocks of 16 x 64": (16, 64),
     "tiles of 1 x 256": (1, 256),
+    "blocks of 16 x 64": (16, 64),
     "tiles of 1 x 128": (1, 128),
     "tiles of 1 x 32": (1, 32),
 }
@@ -88,21 +88,22 @@ def draw(factor: float, tile: str, fmt: str) -> View:
         f"{title}: the SQNR of the other columns is {ratio:.1f} dB, and {lost:.1%} of "
         f"their numbers become 0."
     )
-    table: dict[str, list[object]] = {
-        "columns": ["all others", "the outlier's tile", "other tiles"],
-        "SQNR (dB)": [round(ratio, 1), *_by_tile(x_MK, y_MK, columns)],
+    same = torch.arange(K) // columns == COLUMN // columns
+    parts = {
+        "all others": others,
+        "the outlier's tiles": others & same,
+        "other tiles": ~same,
     }
+    table: dict[str, list[object]] = {
+        "columns": list(parts),
+        "numbers": [M * int(part.sum()) for part in parts.values()],
+        "SQNR (dB)": [],
+        "become 0 (%)": [],
+    }
+    for part in parts.values():
+        x, y = x_MK[:, part], y_MK[:, part]
+        some = bool(part.any())
+        table["SQNR (dB)"].append(round(sqnr(x, y), 1) if some else "none")
+        gone = round(100 * zeroed(x, y), 1) if some else "none"
+        table["become 0 (%)"].append(gone)
     return View(figure, sentence, table)
-
-
-def _by_tile(x_MK: Tensor, y_MK: Tensor, columns: int) -> list[object]:
-    """SQNR of the outlier's neighbours, and of all tiles without it."""
-    k = torch.arange(K)
-    same = (k // columns == COLUMN // columns) & (k != COLUMN)
-    found: list[object] = []
-    for part in (same, k // columns != COLUMN // columns):
-        empty = not part.any()
-        found.append(
-            "none" if empty else round(sqnr(x_MK[:, part], y_MK[:, part]), 1)
-        )
-    return found

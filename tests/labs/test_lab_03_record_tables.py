@@ -65,3 +65,31 @@ def test_the_view_has_a_mark_for_every_seed_and_the_readers_star():
     yours = {"validation": 1.01 * middle(rows, "validation", arm="bf16")}
     star = tables.language_view(yours).figure.data[-1]
     assert star.name == "yours" and star.x[0] == pytest.approx(1.0)
+
+
+def test_what_the_text_says_of_the_record():
+    rows = load_record("03", "outliers")["rows"]
+    assert all(0.02 < gap < 0.061 for gap in tables.gaps(rows, "tensor"))
+    for arm in ("tile", "block"):
+        assert all(gap < 0.01 for gap in tables.gaps(rows, arm))
+    rows = load_record("03", "language")["rows"]
+    scaled = ("tile", "block", "tensor", "hybrid")
+    lows, highs = zip(
+        *(tables.confidence(tables.gaps(rows, arm))[1:] for arm in scaled), strict=True
+    )
+    assert max(lows) < min(highs), "all intervals overlap"
+    cast, half = (pick(rows, arm=arm) for arm in ("unscaled", "bf16"))
+    for mine, other in zip(cast, half, strict=True):
+        assert 0.45 < mine["validation"] - other["validation"] < 0.55
+    moments = load_record("03", "moments")["rows"]
+    assert all(
+        row["ended"] == "nan" and row["steps"] < 40 for row in pick(moments, arm="e4m3")
+    )
+    memory = {row["arm"]: row for row in load_record("03", "memory")["rows"]}
+    assert memory["bf16"]["kept"] > memory["fp32"]["kept"]
+    saved = 1 - memory["tile"]["total"] / memory["bf16"]["total"]
+    assert saved == pytest.approx(0.06, abs=0.005)
+    wire = load_record("03", "wire")["rows"]
+    for arm in ("float32", "fp8", "fp8_back"):
+        _, low, high = tables.confidence(tables.gaps(wire, arm))
+        assert low < 0 < high

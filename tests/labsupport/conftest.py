@@ -32,7 +32,9 @@ def notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Notebo
     pool.end_idle()
     until(lambda: not below(home), 10)
     assert not left, "a run left processes behind"
-    files = [path.name for path in home.rglob("*.part")]
+    # An agent that is killed while it writes down its end leaves that behind.
+    parts = [path.name for path in home.rglob("*.part")]
+    files = [name for name in parts if not name.startswith("agent.end")]
     assert not files, "a run left half-written files behind"
     places = list(Path(tempfile.gettempdir()).glob(f"labs-{os.getpid()}-*"))
     assert not places, "a pool left its folder behind"

@@ -62,7 +62,7 @@ def test_what_was_passed_is_shown_beside_its_lab(tmp_path, monkeypatch):
 def test_claims_prints_the_ledger():
     answer = labs("claims")
     assert answer.returncode == 0, answer.stderr
-    assert len(answer.stdout.splitlines()) == 2 * 35
+    assert len(answer.stdout.splitlines()) == 2 * 37
 
 
 def test_doctor_looks_at_what_labs_need(tmp_path):

@@ -77,6 +77,7 @@ def test_papermill(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     until(lambda: not below(notebook.home))
 
 
+@pytest.mark.slow  # in CI nbval runs over the labs, whose cells have ranks, too
 def test_nbval(notebook: Notebook, monkeypatch: pytest.MonkeyPatch) -> None:
     """It compares the ranks' output, which a child's own stdout would not allow."""
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
