@@ -311,12 +311,20 @@ def needs_a_kernel(test: Any) -> Any:
     return pytest.mark.skipif(not kernels.INTERPRETED, reason="needs Triton")(test)
 
 
+def _with_mark(case: Case) -> Any:
+    """float16 in other layouts only in `make test-all`: a layout is a matter of
+    addresses, and those are tested with the two other dtypes."""
+    plain = case.layout == case.dy_layout == "contiguous"
+    marks = () if plain or case.dtype != torch.float16 else (pytest.mark.slow,)
+    return pytest.param(case, id=str(case), marks=marks)
+
+
 def give_cases(metafunc: pytest.Metafunc, operation: Any) -> None:
     """Parametrize one test of a harness by what its operation is tested on."""
     if metafunc.function.__name__ == "test_values":
-        metafunc.parametrize("case", operation.value_cases, ids=str)
+        metafunc.parametrize("case", map(_with_mark, operation.value_cases))
     elif metafunc.function.__name__ == "test_gradients":
-        metafunc.parametrize("case", operation.gradient_cases, ids=str)
+        metafunc.parametrize("case", map(_with_mark, operation.gradient_cases))
     elif "dtype" in metafunc.fixturenames:
         metafunc.parametrize("dtype", operation.dtypes, ids=TRITON_TYPES.get)
 

@@ -43,6 +43,7 @@ shell.run_cell("%%torchrun " + sys.argv[1] + body).raise_error()
 """
 
 
+@pytest.mark.slow  # half a minute
 @pytest.mark.distributed
 @needs_namespaces
 def test_a_cell_and_its_saved_script_meet_as_on_a_cluster(tmp_path: Path) -> None:
