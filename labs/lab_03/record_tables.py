@@ -8,7 +8,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from labs.lab_03 import language, moments, schemes, wire, wire_sums
+from labs.lab_03 import (
+    accumulator,
+    language,
+    moments,
+    schemes,
+    wire,
+    wire_sums,
+)
 from labsupport.claims.ledger import verdict_lines as ledger_lines
 from labsupport.claims.rows import Row, pick, record_rows, recorded_on
 from labsupport.claims.verdict import confidence
@@ -269,6 +276,23 @@ def gradient_lines() -> list[str]:
             middle = statistics.median(row["zeroed_small"] for row in mine)
             cells += f"{middle:>8.1%}"
         lines.append(f"{name:24}{cells}")
+    return lines
+
+
+def accumulation_lines() -> list[str]:
+    """Largest error of long sums in the model of the accumulator."""
+    rows = rows_of("accumulation")
+    lengths = rows[0]["lengths"]
+    head = "".join(f"{length:>9}" for length in lengths)
+    lines = [f"{'K':30}{head}"]
+    for kind in accumulator.KINDS:
+        for arm, name in (("0", "never promoted"), ("128", "every 128")):
+            errors = [row["errors"] for row in pick(rows, arm=arm, kind=kind)]
+            cells = "".join(
+                f"{statistics.median(column):>9.2%}"
+                for column in zip(*errors, strict=True)
+            )
+            lines.append(f"{kind + ', ' + name:30}{cells}")
     return lines
 
 

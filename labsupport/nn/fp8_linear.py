@@ -229,8 +229,8 @@ class FP8Linear(nn.Linear):
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """y for any weights of this layer's shape."""
-        y_MN = _FP8Linear.apply(x.flatten(0, -2), weight, self)
-        y = y_MN.unflatten(0, x.shape[:-1])
+        y_MN = _FP8Linear.apply(x.reshape(-1, x.shape[-1]), weight, self)
+        y = y_MN.view(*x.shape[:-1], y_MN.shape[1])
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
@@ -273,6 +273,6 @@ class BF16Linear(nn.Linear):
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """y for any weights of this layer's shape."""
-        y_MN = _BF16Linear.apply(x.flatten(0, -2), weight)
-        y = y_MN.unflatten(0, x.shape[:-1]).to(x.dtype)
+        y_MN = _BF16Linear.apply(x.reshape(-1, x.shape[-1]), weight)
+        y = y_MN.view(*x.shape[:-1], y_MN.shape[1]).to(x.dtype)
         return y if self.bias is None else y + self.bias.to(y.dtype)

@@ -55,6 +55,7 @@ def test_every_arm_has_its_line():
     assert len(tables.reduce_lines()) == 6
     assert len(tables.gradient_lines()) == 5
     assert len(tables.delayed_lines()) == 3
+    assert len(tables.accumulation_lines()) == 7
 
 
 def test_the_view_has_a_mark_for_every_seed_and_the_readers_star():

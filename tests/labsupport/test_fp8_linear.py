@@ -95,6 +95,16 @@ def test_tokens_may_have_two_axes_and_outputs_a_bias():
     torch.testing.assert_close(layer(x), y + 1)
 
 
+@pytest.mark.parametrize("kind", [FP8Linear, BF16Linear])
+@pytest.mark.parametrize("shape", [(K,), (0, K), (2, 0, K), (1, K)])
+def test_one_token_none_and_empty_batches(kind, shape):
+    layer, x = kind(K, N), torch.randn(shape).requires_grad_()
+    y = layer(x)
+    assert y.shape == (*shape[:-1], N)
+    y.sum().backward()
+    assert x.grad.shape == x.shape and layer.weight.grad.isfinite().all()
+
+
 def test_it_keeps_a_byte_a_number_for_the_backward():
     layer, (x, _) = layer_of("tile"), operands()
     kept = []
