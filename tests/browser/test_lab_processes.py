@@ -21,6 +21,7 @@ def swap(x_N, dist):
     return y_N"""
 
 
+@pytest.mark.slow  # like a lab's browser test; those run in CI
 def test_the_primer(open_notebook: Callable[[Path], NotebookPage], labs_home: Path):
     notebook = open_notebook(working_copy("processes", labs_home, {"swap": POLITE}))
     for cell_id in ("parameters", "setup", "stuck-predict"):

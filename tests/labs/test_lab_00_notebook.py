@@ -77,6 +77,7 @@ def test_a_wrong_solution_falls_back_with_its_badge(monkeypatch, tmp_path):
 
 @pytest.mark.notebook
 @pytest.mark.distributed
+@pytest.mark.slow  # the processes primer's test forces one, too
 def test_a_wrong_solution_can_be_forced_to_watch_it_break(monkeypatch, tmp_path):
     shown = run(WRONG, monkeypatch, tmp_path, extra='\nlab.mine("0.1")')
     assert "although it failed its check" in shown["exercise-0-1-check"]

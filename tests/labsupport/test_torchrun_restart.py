@@ -61,6 +61,7 @@ share("weight", model.weight)
 """
 
 
+@pytest.mark.slow  # half a minute; lab 00 kills a rank, too
 def test_training_resumes_after_a_rank_was_killed(
     notebook: Notebook, capfd: pytest.CaptureFixture[str]
 ) -> None:
