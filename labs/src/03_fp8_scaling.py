@@ -565,7 +565,7 @@ lab.beliefs("fp8-close")
 # - Products are summed over codes within a tile, and over tiles in float32.
 # - What is kept in 8 bits is what products read. The weights themselves stay in 32.
 #
-# **Limits.** A model of half a million weights and 400 steps says nothing of what
+# **Limits.** A model of 0.4 million weights and 400 steps says nothing of what
 # happens after a trillion tokens; instabilities of FP8 have been reported only after
 # hundreds of billions ([Fishman et al. 2024](https://arxiv.org/abs/2409.12517)). Speed
 # needs a GPU with FP8 units, and none was measured.
