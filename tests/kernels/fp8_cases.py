@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from kernels.fp8_cast import COMPILED
 from kernels.operation import KERNEL_DTYPES
 from tests.kernels.cases import Case
 from tests.kernels.guarded_memory import LAYOUTS
+from tests.kernels.harness import BadCall
+from tests.kernels.harness_mixed import MixedOperation
 
 RECIPES = [(fmt, power) for fmt in (E4M3, E5M2) for power in (False, True)]
 """Every format with every kind of scale."""
@@ -45,6 +48,31 @@ def numbers(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     x_MK = torch.randn(M, K, generator=generator) - 0.5
     x_MK[1:2] = 0
     return (x_MK * size_M1).double()
+
+
+def quantiser(
+    module: ModuleType,
+    function: Callable[..., tuple[Tensor, ...]],
+    reference: Callable[[Tensor], tuple[Tensor, ...]],
+    bad_calls: Sequence[BadCall],
+) -> MixedOperation:
+    """A quantiser of one matrix, its outputs as bits.
+
+    Args:
+        function: (x, interpret) -> codes and scales.
+        reference: x -> the same.
+    """
+    return MixedOperation(
+        module=module,
+        function=lambda x, interpret: bits(*function(x, interpret)),
+        reference=lambda x: bits(*reference(x)),
+        inputs=lambda shape, generator: [numbers(shape, generator)],
+        value_cases=CASES,
+        gradient_cases=(),
+        small=(3, 5),
+        fixed=[0],
+        bad_calls=bad_calls,
+    )
 
 
 def special(fmt: Float8) -> Tensor:

@@ -1,5 +1,7 @@
 """The quantiser of weights gives the reference's bits, also transposed."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from tests.kernels.fp8_cases import (
     RECIPES,
     assert_same_bits,
     bits,
-    numbers,
+    quantiser,
     recipes_of,
     special,
 )
@@ -24,7 +26,7 @@ from tests.kernels.harness import (
     check_bad_calls,
     needs_a_kernel,
 )
-from tests.kernels.harness_mixed import MixedOperation, check_specs, check_values
+from tests.kernels.harness_mixed import check_specs, check_values
 
 BAD_CALLS = [
     BadCall(
@@ -36,22 +38,13 @@ BAD_CALLS = [
 
 def blocks(fmt=E4M3, power_of_two=False, transposed=True, module=module):
     """The operation, its outputs as bits."""
-    return MixedOperation(
-        module=module,
-        function=lambda w, interpret: bits(
-            *module.fp8_blocks(
-                w, fmt, power_of_two, transposed=transposed, interpret=interpret
-            )
+    return quantiser(
+        module,
+        lambda w, interpret: module.fp8_blocks(
+            w, fmt, power_of_two, transposed=transposed, interpret=interpret
         ),
-        reference=lambda w: bits(
-            *fp8_blocks_reference(w, fmt, power_of_two, transposed)
-        ),
-        inputs=lambda shape, generator: [numbers(shape, generator)],
-        value_cases=CASES,
-        gradient_cases=(),
-        small=(3, 5),
-        fixed=[0],
-        bad_calls=BAD_CALLS,
+        lambda w: fp8_blocks_reference(w, fmt, power_of_two, transposed),
+        BAD_CALLS,
     )
 
 
@@ -86,7 +79,7 @@ def test_bad_input():
 
 @needs_a_kernel
 def test_specs_are_what_is_launched(monkeypatch):
-    launches = MixedOperation(**{**vars(blocks()), "function": every_compiled})
+    launches = replace(blocks(), function=every_compiled)
     check_specs(launches, monkeypatch)
 
 

@@ -1,5 +1,7 @@
 """Both orientations from one read: the reference's bits, rows and columns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ from tests.kernels.fp8_cases import (
     RECIPES,
     assert_same_bits,
     bits,
-    numbers,
+    quantiser,
     recipes_of,
     special,
 )
@@ -33,7 +35,7 @@ from tests.kernels.harness import (
     check_bad_calls,
     needs_a_kernel,
 )
-from tests.kernels.harness_mixed import MixedOperation, check_specs, check_values
+from tests.kernels.harness_mixed import check_specs, check_values
 
 BAD_CALLS = [
     BadCall(
@@ -45,18 +47,11 @@ BAD_CALLS = [
 
 def both(fmt=E4M3, power_of_two=False, module=module):
     """The operation, its outputs as bits."""
-    return MixedOperation(
-        module=module,
-        function=lambda x, interpret: bits(
-            *module.fp8_tiles_both(x, fmt, power_of_two, interpret)
-        ),
-        reference=lambda x: bits(*fp8_tiles_both_reference(x, fmt, power_of_two)),
-        inputs=lambda shape, generator: [numbers(shape, generator)],
-        value_cases=CASES,
-        gradient_cases=(),
-        small=(3, 5),
-        fixed=[0],
-        bad_calls=BAD_CALLS,
+    return quantiser(
+        module,
+        lambda x, interpret: module.fp8_tiles_both(x, fmt, power_of_two, interpret),
+        lambda x: fp8_tiles_both_reference(x, fmt, power_of_two),
+        BAD_CALLS,
     )
 
 
@@ -120,7 +115,7 @@ def test_bad_input():
 
 @needs_a_kernel
 def test_specs_are_what_is_launched(monkeypatch):
-    launches = MixedOperation(**{**vars(both()), "function": every_compiled})
+    launches = replace(both(), function=every_compiled)
     check_specs(launches, monkeypatch)
 
 

@@ -1,5 +1,6 @@
 """The quantiser of activations gives the reference's bits."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,7 @@ from tests.kernels.fp8_cases import (
     RECIPES,
     assert_same_bits,
     bits,
-    numbers,
+    quantiser,
     recipes_of,
     special,
 )
@@ -27,7 +28,7 @@ from tests.kernels.harness import (
     check_bad_calls,
     needs_a_kernel,
 )
-from tests.kernels.harness_mixed import MixedOperation, check_specs, check_values
+from tests.kernels.harness_mixed import check_specs, check_values
 
 
 def refused(call, sentence):
@@ -52,18 +53,11 @@ BAD_CALLS = [
 
 def tiles(fmt=E4M3, power_of_two=False, module=module):
     """The operation, its outputs as bits."""
-    return MixedOperation(
-        module=module,
-        function=lambda x, interpret: bits(
-            *module.fp8_tiles(x, fmt, power_of_two, interpret)
-        ),
-        reference=lambda x: bits(*fp8_tiles_reference(x, fmt, power_of_two)),
-        inputs=lambda shape, generator: [numbers(shape, generator)],
-        value_cases=CASES,
-        gradient_cases=(),
-        small=(3, 5),
-        fixed=[0],
-        bad_calls=BAD_CALLS,
+    return quantiser(
+        module,
+        lambda x, interpret: module.fp8_tiles(x, fmt, power_of_two, interpret),
+        lambda x: fp8_tiles_reference(x, fmt, power_of_two),
+        BAD_CALLS,
     )
 
 
@@ -130,9 +124,7 @@ def test_a_gpu_without_fp8_is_refused(monkeypatch):
 @needs_a_kernel
 def test_specs_are_what_is_launched(monkeypatch):
     operation = tiles()
-    launches = MixedOperation(
-        **{**vars(operation), "function": every_compiled, "benchmark_shape": two_rows}
-    )
+    launches = replace(operation, function=every_compiled, benchmark_shape=two_rows)
     check_specs(launches, monkeypatch)
 
 
