@@ -3,6 +3,8 @@
     python -m kernels.aot                  a table
     python -m kernels.aot --json FILE      the same as JSON, which the tests read
     python -m kernels.aot --markdown       the table of kernels/README.md
+    python -m kernels.aot --store          write compiled.json
+    python -m kernels.aot --fresh          compile everything again
     python -m kernels.aot my_kernels       your own module with SPECS
 
 It compiles what launches at the benchmark's shapes compile: pointers, sizes
@@ -11,9 +13,10 @@ such as "i32:1" in a signature says that an argument is not.) It exits with 1
 if something is wrong: see `kernels.aot_table.faults`.
 
 Interpreted kernels cannot be compiled in the same process, so the command
-starts itself again where there is no GPU. Results are kept, in $LABS_CACHE or
-~/.cache/efficient-training-lab, under a hash of the kernel without its
-comments, its configuration, the target and Triton's version.
+starts itself again where there is no GPU. Results are kept under a hash of the
+kernel without its comments, its configuration, the target and Triton's version:
+those of this package's kernels in compiled.json, which is committed, as all of
+them take minutes; others in $LABS_CACHE or ~/.cache/efficient-training-lab.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import pkgutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +60,9 @@ ONLY_ON = {
     "fp8e5b16": ["gfx942"],
 }
 """The targets that have a dtype; a dtype that is not here is everywhere."""
+
+STORE = Path(__file__).with_name("compiled.json")
+"""What this package's kernels compiled to, by key."""
 
 FORMAT = 1
 """Raise it when what is stored in the cache changes its meaning."""
@@ -121,14 +128,39 @@ def cache_folder() -> Path:
     return Path(home).expanduser() / "aot"
 
 
-def cached(spec: KernelSpec, target: str) -> tuple[Report, bool]:
-    """The report of one configuration, and whether it was compiled just now."""
+def keys_of(spec: KernelSpec) -> dict[str, str]:
+    """A key for each target, which changes with all that changes what is compiled."""
     import triton
 
-    key = digest([FORMAT, triton.__version__, target, configuration(spec)])
+    known = configuration(spec)
+    return {
+        target: digest([FORMAT, triton.__version__, target, known])
+        for target in TARGETS
+    }
+
+
+@cache
+def stored() -> dict[str, Any]:
+    """The committed reports, by key."""
+    reports: dict[str, Any] = json.loads(STORE.read_text())
+    return reports
+
+
+def cached(
+    spec: KernelSpec, target: str, key: str, fresh: bool = False
+) -> tuple[Report, bool]:
+    """The report of one configuration, and whether it was compiled just now.
+
+    Args:
+        key: the target's of `keys_of`.
+        fresh: compile it in any case.
+    """
     file = cache_folder() / f"{key}.json"
     try:
-        found = Report.from_json(json.loads(file.read_text()))
+        if fresh:
+            raise KeyError(key)
+        row = stored().get(key) or json.loads(file.read_text())
+        found = Report.from_json(row)
         # Two labels can stand for one configuration.
         module = spec.kernel.fn.__module__
         return Report(module, spec.label, target, found.usage, found.error), False
@@ -137,9 +169,9 @@ def cached(spec: KernelSpec, target: str) -> tuple[Report, bool]:
     report = compile_spec(spec, target)
     if report.error is None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = file.with_suffix(f".{os.getpid()}")
-        fresh.write_text(json.dumps(report.as_json()))
-        fresh.replace(file)
+        new = file.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps(report.as_json()))
+        new.replace(file)
     return report, True
 
 
@@ -159,18 +191,35 @@ def all_specs(modules: Sequence[str]) -> Iterator[KernelSpec]:
         yield from importlib.import_module(name).SPECS
 
 
-def compile_all(modules: Sequence[str]) -> tuple[list[Report], int]:
-    """Every spec of the modules for every target; how many were compiled now."""
-    reports, fresh = [], 0
+def compile_all(
+    modules: Sequence[str], fresh: bool = False
+) -> tuple[list[Report], int]:
+    """Every spec of the modules for every target; how many were compiled now.
+
+    Args:
+        fresh: compile all of them, whatever is known.
+    """
+    reports, compiled = [], 0
     with tempfile.TemporaryDirectory(prefix="labs-aot-") as folder:
         # Triton's own cache would keep what is never run.
         os.environ["TRITON_CACHE_DIR"] = folder
         for spec in all_specs(modules):
-            for target in TARGETS:
-                report, compiled_now = cached(spec, target)
+            for target, key in keys_of(spec).items():
+                report, compiled_now = cached(spec, target, key, fresh)
                 reports.append(report)
-                fresh += compiled_now
-    return reports, fresh
+                compiled += compiled_now
+    return reports, compiled
+
+
+def store(modules: Sequence[str], reports: Sequence[Report]) -> None:
+    """Write compiled.json: what `compile_all` found, a line each."""
+    keys = [key for spec in all_specs(modules) for key in keys_of(spec).values()]
+    lines = sorted(
+        f"{json.dumps(key)}: {json.dumps(report.as_json())}"
+        for key, report in zip(keys, reports, strict=True)
+    )
+    STORE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    stored.cache_clear()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -183,22 +232,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--markdown", action="store_true", help="print a table for docs"
     )
+    parser.add_argument(
+        "--store", action="store_true", help=f"write kernels/{STORE.name}"
+    )
+    parser.add_argument("--fresh", action="store_true", help="compile everything again")
     options = parser.parse_args(arguments)
+    if options.store and options.modules:
+        parser.error("--store is for all of kernels/: leave the modules out")
     if not kernels.HAS_TRITON:
         parser.exit(1, "kernels.aot: Triton is not installed (Linux only).\n")
     if kernels.INTERPRETED:
         _start_again(sys.argv[1:] if arguments is None else arguments)
     import triton
 
-    reports, fresh = compile_all(options.modules or operation_modules())
+    modules = options.modules or operation_modules()
+    reports, compiled = compile_all(modules, options.fresh)
     wrong = faults(reports)
+    if options.store:
+        store(modules, reports)
     table = markdown_table if options.markdown else text_table
     print(table(reports, list(TARGETS), triton.__version__))
     if options.json:
         content = {
             "triton": triton.__version__,
             "targets": list(TARGETS),
-            "compiled_now": fresh,
+            "compiled_now": compiled,
             "faults": wrong,
             "rows": [report.as_json() for report in reports],
         }

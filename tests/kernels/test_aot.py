@@ -70,6 +70,14 @@ SPECS = [
 """
 
 
+COMPILE_FIRSTS = """
+import json
+from kernels import aot
+specs = [next(aot.all_specs([module])) for module in aot.operation_modules()]
+print(json.dumps([aot.compile_spec(spec, "sm_90").as_json() for spec in specs]))
+"""
+
+
 def compile_report(
     tmp_path: Path, *modules: str, **environment: str
 ) -> tuple[int, dict, str]:
@@ -125,6 +133,46 @@ def test_every_kernel_compiles_everywhere_and_stays_within_its_means(report):
             assert usage["stack"] == 0, row
         if row["target"].startswith("sm_"):
             assert usage["shared"] <= MOST_SHARED, row
+
+
+def test_the_stored_report_is_of_these_kernels():
+    """Compiling them takes minutes, so it is done when one has changed."""
+    specs = aot.all_specs(aot.operation_modules())
+    keys = {key for spec in specs for key in aot.keys_of(spec).values()}
+    assert keys == aot.stored().keys(), (
+        "run `python -m kernels.aot --store` and commit kernels/compiled.json"
+    )
+
+
+def test_what_is_stored_comes_out_again():
+    """The first configuration of every operation, compiled here and now."""
+    modules = aot.operation_modules()
+    firsts = [next(aot.all_specs([module])) for module in modules]
+    # In a process of its own: here kernels are interpreted.
+    answer = subprocess.run(
+        [sys.executable, "-c", COMPILE_FIRSTS],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "LABS_AOT": "1",
+            "TRITON_INTERPRET": "0",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert answer.returncode == 0, answer.stderr
+    compiled = json.loads(answer.stdout)
+    for spec, row in zip(firsts, compiled, strict=True):
+        assert row == aot.stored()[aot.keys_of(spec)["sm_90"]], spec.label
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_all_that_is_stored_comes_out_again(tmp_path):
+    _, stored, _ = compile_report(tmp_path)
+    _, fresh, _ = compile_report(tmp_path, "--fresh")
+    assert fresh["compiled_now"] == len(fresh["rows"])
+    assert fresh["rows"] == stored["rows"]
 
 
 def test_every_configuration_is_compiled_for_every_target(report):
