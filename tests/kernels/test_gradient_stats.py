@@ -66,7 +66,8 @@ def stats(with_m=True, module=module):
         return *found, found[0]
 
     def inputs(shape, generator):
-        tensors = [torch.randn(shape, generator=generator) for _ in range(3)]
+        # Not centred, so that the largest size is a negative number's.
+        tensors = [torch.randn(shape, generator=generator) - 0.5 for _ in range(3)]
         return [x.double() for x in tensors[: 3 if with_m else 2]]
 
     return MixedOperation(
