@@ -16,7 +16,8 @@ Cost:   M N (b + 8) + 4 R (M + N) bytes                       M N (2 + 2 R) FLOP
         (read g, e, q; write u, p)
 
 With R = 16 from float32 that is not 3 FLOPs a byte: the time is that of the bytes, and
-a product that read u again would take a third more of them.
+a product that read u again would take a third more of them. Nothing here has a
+gradient: communication begins when the backward has ended.
 
 Products and sums are those of float32 ("ieee"). Tensor cores would keep 11 bits of u
 and q ("tf32"), or make three products of such parts to keep nearly all ("tf32x3"). By

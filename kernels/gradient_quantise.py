@@ -22,7 +22,8 @@ one number for each.
 Cost:   9 n + 4 J bytes (read u; write q, scale, u)                    6 n FLOPs
 
 u is read once: a group's maximum must be known before its first code, so a program
-holds whole groups in registers.
+holds whole groups in registers. Nothing here has a gradient: communication begins when
+the backward has ended.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ is written over u.
 Cost:   M N (8 + b) + 4 R (M + N) bytes                       M N (2 R + 1) FLOPs
         (read u, p, r; write out, u)
 
+Nothing here has a gradient: communication begins when the backward has ended.
+
 The product never lies in memory by itself: a program makes a block of it in registers,
 a column of p times a row of r^T after another. That takes R multiplications an element,
 and no padding to the 16 columns that `tl.dot` wants.

@@ -15,6 +15,8 @@ value: 4 or 2.
 Cost:   4 n + (4 + s + 4) k bytes                                       2 n + k FLOPs
         (read u; write index, value and, where something was sent, u)
 
+Nothing here has a gradient: communication begins when the backward has ended.
+
 To write the selected elements side by side a program must know how many others write
 before it. Here that takes two passes over u and a scan between them:
 
@@ -25,10 +27,10 @@ before it. Here that takes two passes over u and a scan between them:
 
 So elements come in the order of their indices, every time. The other way is one pass:
 a program takes room for its count with an atomic addition to a common cursor. It saves
-4 n bytes, nearly half of what moves here, but programs come to the cursor in any
-order: a receiver that compares or adds up sees other bits every time, and where the
-capacity does not suffice, other elements. A second pass over a bucket that fits into
-a GPU's cache reads it from there.
+4 n bytes, nearly half of what moves here. But programs come to the cursor in any order,
+so that the same u gives another message each time, and, where the capacity does not
+suffice, sends other elements. A second pass over a bucket that fits into a GPU's cache
+may find it there.
 """
 
 from __future__ import annotations
@@ -209,13 +211,13 @@ def gradient_select_cost(n: int, k: int, dtype: torch.dtype) -> Cost:
 
 SPECS = [
     launch_spec(
-        gradient_select_count_kernel, torch.float32, tile_launch(), "u", u_ptr="*",
+        gradient_select_count_kernel, torch.float32, tile_launch(), "tiles", u_ptr="*",
         count_ptr="*i32", threshold="fp32", n="i32",
     ),
     *(
         launch_spec(
             gradient_select_write_kernel, torch.float32, tile_launch(),
-            f"u, values in {TRITON_TYPES[dtype]}", u_ptr="*", end_ptr="*i32",
+            f"values in {TRITON_TYPES[dtype]}", u_ptr="*", end_ptr="*i32",
             index_ptr="*i32", value_ptr=f"*{TRITON_TYPES[dtype]}", threshold="fp32",
             n="i32", capacity="i32",
         )

@@ -18,7 +18,8 @@ Cost:   n (b + 8) + 4 B + 12 bytes, and 4 n more with m
         (read g, e, m; write u, s, stats)                5 n FLOPs, and 2 n with m
 
 That is 12 bytes an element from float32, 16 with m: the time is that of the bytes. In
-PyTorch the sum, the norm, the maximum and the product each go over u again.
+PyTorch the sum, the norm, the maximum and the product each go over u again. Nothing
+here has a gradient: communication begins when the backward has ended.
 
 A sum over the bucket is made in two stages. A program sums its block in a fixed order
 and writes one number; a second kernel adds those up. Atomic additions would save that
