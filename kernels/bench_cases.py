@@ -26,6 +26,11 @@ from kernels import fp8_dequantise as fp8_dequantise_module
 from kernels import fp8_gemm as fp8_gemm_module
 from kernels import fp8_swiglu as fp8_swiglu_module
 from kernels import fp8_tiles as fp8_tiles_module
+from kernels import gradient_project as gradient_project_module
+from kernels import gradient_quantise as gradient_quantise_module
+from kernels import gradient_residual as gradient_residual_module
+from kernels import gradient_select as gradient_select_module
+from kernels import gradient_stats as gradient_stats_module
 from kernels import grouped_gemm as grouped_gemm_module
 from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
@@ -136,6 +141,7 @@ def all_benches() -> list[Bench]:
         *_expert_benches(),
         *_fp8_gemm_benches(),
         *_quantiser_benches(),
+        *_gradient_benches(),
     ]
 
 
@@ -377,6 +383,120 @@ def _quantiser_benches() -> list[Bench]:
             **quantisers,
         ),
     ]
+
+
+def _gradient_benches() -> list[Bench]:
+    """Gradient fusion, of gradients in float32. Nothing has a gradient itself.
+
+    The kernels change their input in place: each call goes on from what the one before
+    it left. Their time does not depend on the numbers, but for `gradient_select`'s. The
+    references leave their inputs alone and write somewhere else.
+    """
+    gradients: dict[str, Any] = {"dtypes": (torch.float32,), "backward_cost": None}
+    flat: dict[str, Any] = {"odd": (37_777,), "axes": "elements", **gradients}
+    matrix: dict[str, Any] = {
+        "odd": (37, 141, 5),
+        "axes": "rows × columns × directions",
+        **gradients,
+    }
+    return [
+        Bench(
+            name="gradient_stats",
+            kernel=gradient_stats_module.gradient_stats,
+            reference=gradient_stats_module.gradient_stats_reference,
+            inputs=_tensors(lambda n: ((n,), (n,), (n,))),
+            cost=gradient_stats_module.gradient_stats_cost,
+            shapes=gradient_stats_module.BENCHMARK_SHAPES,
+            specs=gradient_stats_module.SPECS,
+            **flat,
+        ),
+        Bench(
+            name="gradient_select",
+            kernel=_select_and_put_back,
+            reference=lambda u, size: gradient_select_module.gradient_select_reference(
+                u, 1.0, len(size), torch.bfloat16
+            )[:3],
+            inputs=_few_above_one,
+            cost=lambda k, each, dtype: gradient_select_module.gradient_select_cost(
+                k * each, k, torch.bfloat16
+            ),
+            shapes=gradient_select_module.BENCHMARK_SHAPES,
+            specs=gradient_select_module.SPECS,
+            axes="elements sent × elements for each",
+            **gradients,
+        ),
+        Bench(
+            name="gradient_quantise",
+            kernel=lambda u: (*gradient_quantise_module.gradient_quantise(u), u),
+            reference=gradient_quantise_module.gradient_quantise_reference,
+            inputs=_tensors(lambda n: ((n,),)),
+            cost=lambda n, dtype: gradient_quantise_module.gradient_quantise_cost(n),
+            shapes=gradient_quantise_module.BENCHMARK_SHAPES,
+            specs=gradient_quantise_module.SPECS,
+            **flat,
+        ),
+        Bench(
+            name="gradient_project",
+            kernel=gradient_project_module.gradient_project,
+            reference=gradient_project_module.gradient_project_reference,
+            inputs=_tensors(lambda M, N, R: ((M, N), (M, N), (N, R))),
+            cost=gradient_project_module.gradient_project_cost,
+            shapes=gradient_project_module.BENCHMARK_SHAPES,
+            specs=gradient_project_module.SPECS,
+            **matrix,
+        ),
+        Bench(
+            name="gradient_residual",
+            kernel=lambda u, p, r: (
+                gradient_residual_module.gradient_residual(u, p, r),
+                u,
+            ),
+            reference=lambda u, p, r: (
+                gradient_residual_module.gradient_residual_reference(u, p, r, u.dtype)
+            ),
+            inputs=_tensors(lambda M, N, R: ((M, N), (M, R), (N, R))),
+            cost=gradient_residual_module.gradient_residual_cost,
+            shapes=gradient_residual_module.BENCHMARK_SHAPES,
+            specs=gradient_residual_module.SPECS,
+            **matrix,
+        ),
+    ]
+
+
+def _select_and_put_back(u: Tensor, size: Tensor) -> tuple[Tensor, ...]:
+    """What is above 1 in bfloat16, put back into u for the next call.
+
+    Otherwise that would find nothing. It is timed too, and not in the cost.
+    """
+    k = len(size)
+    sent = gradient_select_module.gradient_select(u, 1.0, k, torch.bfloat16)
+    u.index_add_(0, sent[0], sent[1].to(u.dtype))
+    return sent
+
+
+def _few_above_one(
+    k: int, each: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """k each elements up to 1/2, but that k anywhere are 1 to 2; and those k alone."""
+    device = generator.device
+    u = 0.5 * torch.rand(k * each, generator=generator, device=device)
+    size = 1 + torch.rand(k, generator=generator, device=device)
+    order = torch.rand(k * each, generator=generator, device=device).argsort()
+    u[order[:k]] = size
+    return u.to(dtype), size.to(dtype)
+
+
+def _tensors(sizes: Callable[..., tuple[tuple[int, ...], ...]]) -> Function:
+    """(*shape, dtype, generator) -> normal numbers, without gradients, of the sizes
+    that a shape has."""
+
+    def inputs(*size: Any) -> tuple[Tensor, ...]:
+        *shape, dtype, generator = size
+        return tuple(
+            _normal(*each, dtype, generator).detach() for each in sizes(*shape)
+        )
+
+    return inputs
 
 
 def _bits(quantiser: Function) -> Function:

@@ -51,6 +51,7 @@ def setting(**changes):
 def benches():
     """Every operation on small shapes: softmax and RMSNorm first."""
     small = {
+        1: ((96,), (48,)),
         2: ((4, 8), (3, 16)),
         3: ((4, 2, 8), (3, 4, 16)),
         4: ((40, 3, 8, 16), (24, 4, 16, 8)),
@@ -343,6 +344,49 @@ def test_an_index_is_right_or_wrong(benches):
     broken = dataclasses.replace(router, kernel=neighbour)
     with pytest.raises(BenchError, match=r"output 0 of .* is wrong in \d+ of"):
         measure([broken], setting())
+
+
+@pytest.mark.parametrize(
+    "name, outputs",
+    [
+        ("gradient_stats", 3),
+        ("gradient_select", 3),
+        ("gradient_quantise", 3),
+        ("gradient_project", 2),
+        ("gradient_residual", 2),
+    ],
+)
+def test_what_changes_its_input_is_timed_again_and_again(benches, name, outputs):
+    """And each output is checked, the one that was an input too."""
+    bench = next(each for each in benches if each.name == name)
+    record = measure([bench], setting(), report=lambda line: None)
+    assert record["left_out"] == []
+    assert {(r["implementation"], r["direction"]) for r in record["rows"]} == {
+        ("kernel", "forward"),
+        ("reference", "forward"),
+    }
+    for which in range(outputs):
+
+        def wrong(*inputs, which=which):
+            answer = list(bench.kernel(*inputs))
+            answer[which] = answer[which] + 1
+            return tuple(answer)
+
+        broken = dataclasses.replace(bench, kernel=wrong)
+        with pytest.raises(BenchError, match=f"{name} is wrong.*output {which} of"):
+            measure([broken], setting())
+
+
+def test_what_was_sent_is_found_again(benches):
+    """Selecting takes it out of u: the benchmark puts it back, bit for bit."""
+    bench = next(each for each in benches if each.name == "gradient_select")
+    u, size = bench.inputs(37, 100, torch.float32, torch.Generator().manual_seed(0))
+    assert (u >= 1).sum() == 37
+    before = u.clone()
+    index, value, count = bench.kernel(u, size)
+    assert count == 37 and torch.equal(u, before)
+    assert torch.equal(value.sort().values, size.bfloat16().sort().values)
+    assert torch.equal(u[index].bfloat16(), value)
 
 
 @pytest.mark.parametrize("name", ["fp8_gemm", "fp8_gemm_tiles"])
