@@ -1,0 +1,334 @@
+"""Low-rank fusion: each matrix travels as two thin factors.
+
+For a matrix of M x N and r directions, with u_i what worker i would send
+(PowerSGD, arXiv 1905.13727, Algorithms 1 and 2):
+
+    P = orth( mean_i u_i Q )         all-reduce of M r numbers
+    R_i = u_i' P,  R = mean_i R_i    all-reduce of N r numbers
+    g_fused = P R'                   the same on all workers
+    e_i <- u_i - P R_i'              stays with worker i
+    Q <- R                           for the next step: a warm start
+
+Every step of this is linear in u_i, so the factors of all workers can be added up on
+their way, and what a worker sends does not grow with W.
+
+The residual is what worker i did not contribute. (PowerSGD's own code keeps
+u_i - P R' instead. Its mean over workers is the same, but how a worker's gradients
+differ from the mean is then never sent, so it adds up in its residual without bound;
+in bfloat16 the rounding of these large numbers would drown what matters.)
+
+One more number for each direction travels with R: the mean energy of the workers,
+
+    Ebar_j = mean_i |R_ij|^2          sigma_j^2 = |R_j|^2
+    signal_j = (W sigma_j^2 - Ebar_j) / (W - 1)       coherence_j = sigma_j^2 / Ebar_j
+
+If R_ij = s_j + noise, independent from worker to worker, signal_j estimates |s_j|^2
+without bias: it says which directions are *significant*. The coherence is 1 where all
+workers send the same, so that all but one are *redundant*, and 1 / W where they send
+nothing but noise. (The estimator is that of the gradient noise scale, arXiv 1812.06162,
+Appendix A.1, for each direction.) Here P comes from the same gradients and leans
+toward their noise, so both numbers are somewhat too high; from step to step, and from
+matrix to matrix, they can be compared. They come from reduced numbers: all workers
+compute the same and decide the same, without another message.
+
+Parameters with more than two axes are stacks of matrices: experts, for instance.
+Vectors, and matrices that would take more bytes as factors, travel whole.
+
+Shape suffixes: K matrices of a stack, M rows, N columns, r directions of one.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from labsupport.distributed.fusion.budget import (
+    Demand,
+    allocate_at_random,
+    allocate_by_signal,
+)
+from labsupport.distributed.fusion.hook import Fusion
+from labsupport.distributed.fusion.message import all_reduce_mean
+from labsupport.errors import LabError
+
+Allocation = Literal["uniform", "signal", "random"]
+ALLOCATIONS = ("uniform", "signal", "random")
+
+
+def stack_of(shape: torch.Size) -> tuple[int, int, int]:
+    """(K, M, N) of a parameter with two axes or more."""
+    return shape[:-2].numel(), shape[-2], shape[-1]
+
+
+def most_directions(shape: torch.Size) -> int:
+    """The largest r at which factors are smaller than the matrix: r (M + N) < M N.
+
+    0 for vectors, and for matrices so thin that one direction is no saving.
+    """
+    if len(shape) < 2:
+        return 0
+    _, M, N = stack_of(shape)
+    return min((M * N - 1) // (M + N), M, N)
+
+
+def orthonormal(p_KMr: Tensor) -> Tensor:
+    """The columns of each matrix, made orthonormal."""
+    return torch.linalg.qr(p_KMr).Q
+
+
+@dataclass
+class Factors:
+    """One parameter on its way.
+
+    Attributes:
+        u_KMN: what this worker would send.
+        q_KNr: the directions that it is projected on.
+    """
+
+    u_KMN: Tensor
+    q_KNr: Tensor
+
+    def project(self) -> Tensor:
+        """u Q, of shape (K, M, r)."""
+        return self.u_KMN @ self.q_KNr
+
+    def expand(self, p_KMr: Tensor) -> Tensor:
+        """u' P, of shape (K, N, r)."""
+        return self.u_KMN.mT @ p_KMr
+
+
+class LowRankFusion(Fusion):
+    """Factors instead of matrices, with error feedback.
+
+    With allocation="uniform" this is PowerSGD, its factors in `dtype`.
+
+    Attributes:
+        r: the directions of each parameter, by name; 0 where it travels whole.
+        signal, coherence: of each direction, running means over steps.
+
+    Args:
+        r: directions of every matrix, where it has so many.
+        dtype: what factors and vectors travel as.
+        allocation: "uniform"; "signal": every `every` steps directions move to where
+            a byte carries the most signal; "random": they move, but anywhere. All
+            three send the same bytes.
+        every: steps between two allocations.
+        seed: of the first directions, the same on all ranks.
+        options: those of `Fusion`.
+
+    Raises:
+        LabError: r below 1, or an unknown allocation.
+    """
+
+    def __init__(
+        self,
+        r: int = 4,
+        dtype: torch.dtype = torch.bfloat16,
+        allocation: Allocation = "uniform",
+        every: int = 25,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if r < 1:
+            raise LabError(
+                f"r={r}: with no directions nothing would be sent; use at least 1."
+            )
+        if allocation not in ALLOCATIONS:
+            raise LabError(
+                f"allocation={allocation!r}: choose one of {', '.join(ALLOCATIONS)}."
+            )
+        self.uniform_r, self.dtype = r, dtype
+        self.allocation, self.every, self.seed = allocation, every, seed
+        self.r: dict[str, int] = {}
+        self.signal: dict[str, Tensor] = {}
+        self.coherence: dict[str, Tensor] = {}
+
+    # --- a step -------------------------------------------------------------------
+
+    def fuse(self, named: dict[str, Tensor]) -> bool:
+        whole, factors = {}, {}
+        for name, gradient in named.items():
+            u = self.with_residual(name, gradient)
+            if self.directions(name):
+                u_KMN = u.view(stack_of(u.shape))
+                factors[name] = Factors(u_KMN, self.directions_of(name, u_KMN))
+            else:
+                whole[name] = u
+        first = [f.project() for f in factors.values()] + list(whole.values())
+        mine, mean = all_reduce_mean(first, self.dtype, self.dist, self.group)
+        if not all(bool(part.isfinite().all()) for part in mean):
+            return False
+        for name, sent, fused in zip(
+            whole, mine[len(factors) :], mean[len(factors) :], strict=True
+        ):
+            self.keep_residual(name, whole[name] - sent)
+            named[name].copy_(fused)
+        if factors:
+            self.second_message(named, factors, mean)
+        return True
+
+    def second_message(
+        self, named: dict[str, Tensor], factors: dict[str, Factors], mean: list[Tensor]
+    ) -> None:
+        """R, and what it says about each direction."""
+        p = {name: orthonormal(m) for name, m in zip(factors, mean, strict=False)}
+        r_i = [f.expand(p[name]) for name, f in factors.items()]
+        energies = [energy(part) for part in r_i]
+        mine, mean = all_reduce_mean(r_i + energies, self.dtype, self.dist, self.group)
+        count = len(factors)
+        for name, sent_KNr, r_KNr, energy_r in zip(
+            factors, mine, mean, mean[count:], strict=False
+        ):
+            u_KMN = factors[name].u_KMN
+            fused_KMN = p[name] @ r_KNr.mT
+            residual_KMN = u_KMN - p[name] @ sent_KNr.mT
+            self.keep_residual(name, residual_KMN.view_as(named[name]))
+            named[name].copy_(fused_KMN.view_as(named[name]))
+            self.learn(name, r_KNr, energy_r)
+
+    def learn(self, name: str, r_KNr: Tensor, energy_r: Tensor) -> None:
+        """Signal, coherence, and the directions of the next step."""
+        signal_r, coherence_r = judge_directions(energy(r_KNr), energy_r, self.workers)
+        self.signal[name] = smooth(self.signal.get(name), signal_r)
+        self.coherence[name] = smooth(self.coherence.get(name), coherence_r)
+        # Turned so that its columns are orthogonal, the strongest first: then the
+        # directions are those of R's singular vectors, and stay where they are.
+        turned_KNr = r_KNr @ torch.linalg.eigh(r_KNr.mT @ r_KNr).eigenvectors.flip(-1)
+        length_K1r = turned_KNr.norm(dim=1, keepdim=True)
+        there = length_K1r > 0  # an expert that nobody visited keeps its directions
+        before_KNr = self.memory[name]["q"]
+        self.memory[name]["q"] = torch.where(
+            there, turned_KNr / length_K1r.where(there, 1.0), before_KNr
+        )
+
+    # --- directions ------------------------------------------------------------------
+
+    def directions(self, name: str) -> int:
+        """r of a parameter."""
+        if name not in self.r:
+            self.r[name] = min(self.uniform_r, most_directions(self.shapes[name]))
+        return self.r[name]
+
+    def directions_of(self, name: str, u_KMN: Tensor) -> Tensor:
+        """q_KNr: those of the last step; random ones where there are more now."""
+        (K, _, N), r = u_KMN.shape, self.directions(name)
+        kept = self.memory.get(name, {}).get("q")
+        have = 0 if kept is None else kept.shape[-1]
+        if have < r:
+            # The same on all ranks, and others for each parameter.
+            key = zlib.crc32(f"{self.seed} {name} {have}".encode())
+            generator = torch.Generator().manual_seed(key)
+            random_KNr = torch.randn(K, N, r - have, generator=generator)
+            fresh = orthonormal(random_KNr).to(u_KMN.device)
+            kept = fresh if kept is None else torch.cat([kept, fresh], dim=-1)
+        assert kept is not None
+        self.memory.setdefault(name, {})["q"] = kept[..., :r].contiguous()
+        return self.memory[name]["q"]
+
+    def demands(self) -> list[Demand]:
+        """What each matrix costs for a direction, and what its directions carry."""
+        found = []
+        for name, shape in self.shapes.items():
+            if self.directions(name):
+                K, M, N = stack_of(shape)
+                signal_r = self.signal.get(name)
+                carried = [] if signal_r is None else signal_r.tolist()
+                uniform = min(self.uniform_r, most_directions(shape))
+                found.append(
+                    Demand(name, K * (M + N), uniform, most_directions(shape), carried)
+                )
+        return found
+
+    def after_step(self) -> None:
+        due = self.step % self.every == 0 and self.step > self.start
+        if self.allocation == "uniform" or not due:
+            return
+        demands = self.demands()
+        if self.allocation == "signal":
+            changed = allocate_by_signal(demands)
+        else:
+            changed = allocate_at_random(demands, seed=self.seed + self.step)
+        for name, r in changed.items():
+            if r != self.r[name]:
+                self.r[name] = r
+                # Running means of other directions would mean nothing.
+                self.signal.pop(name, None)
+                self.coherence.pop(name, None)
+
+    def set_uniform(self, r: int) -> None:
+        """Another number of directions for all matrices, from the next step on.
+
+        Raises:
+            LabError: r below 1.
+        """
+        if r < 1:
+            raise LabError(
+                f"r={r}: with no directions nothing would be sent; use at least 1."
+            )
+        self.uniform_r = r
+        self.r.clear()
+        self.signal.clear()
+        self.coherence.clear()
+
+    # --- bytes and checkpoints ------------------------------------------------------
+
+    def bytes_to_send(self) -> float:
+        """Of one worker and step, by the formula: 2 (W - 1) / W times all numbers."""
+        numbers = 0
+        for name, shape in self.shapes.items():
+            r = self.directions(name)
+            if r:
+                K, M, N = stack_of(shape)
+                numbers += K * r * (M + N) + r
+            else:
+                numbers += shape.numel()
+        return 2 * (self.workers - 1) / self.workers * self.dtype.itemsize * numbers
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = super().state_dict()
+        for name in self.r:
+            state[f"{name}/r"] = torch.tensor(self.r[name])
+            if name in self.signal:
+                state[f"{name}/signal"] = self.signal[name]
+                state[f"{name}/coherence"] = self.coherence[name]
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        super().load_state_dict(state)
+        self.r, self.signal, self.coherence = {}, {}, {}
+        for name, kept in self.memory.items():
+            if "r" in kept:
+                self.r[name] = int(kept.pop("r"))
+            if "signal" in kept:
+                self.signal[name] = kept.pop("signal")
+                self.coherence[name] = kept.pop("coherence")
+        self.memory = {name: kept for name, kept in self.memory.items() if kept}
+
+
+def energy(r_KNr: Tensor) -> Tensor:
+    """Squared length of each direction, over a whole stack."""
+    return r_KNr.square().sum(dim=(0, 1))
+
+
+def judge_directions(
+    sigma2_r: Tensor, energy_r: Tensor, W: int
+) -> tuple[Tensor, Tensor]:
+    """Signal and coherence of each direction.
+
+    Args:
+        sigma2_r: squared length of the workers' mean.
+        energy_r: mean of the workers' squared lengths.
+        W: how many workers; a single one cannot tell signal from noise.
+    """
+    signal_r = sigma2_r if W == 1 else (W * sigma2_r - energy_r) / (W - 1)
+    return signal_r, sigma2_r / energy_r.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def smooth(mean: Tensor | None, value: Tensor, decay: float = 0.9) -> Tensor:
+    """A running mean that begins with the first value."""
+    return value if mean is None else decay * mean + (1 - decay) * value
