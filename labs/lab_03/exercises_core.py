@@ -45,13 +45,21 @@ def decode(code: int) -> float:
     return sign * 2 ** (exponent - 7) * (1 + mantissa / 8)
 
 
-def expect_value(candidate: Callable[..., Any], code: int) -> None:
+def value_in_torch(code: int) -> float:
+    """What torch takes the byte for."""
+    byte = torch.tensor([code], dtype=torch.uint8)
+    return byte.view(torch.float8_e4m3fn).float().item()
+
+
+def expect_value(
+    candidate: Callable[..., Any], code: int, wanted: float
+) -> None:
     """Fail unless the candidate decodes this code rightly.
 
     Raises:
         CheckFailed: it does not.
     """
-    came, wanted = candidate(code), decode(code)
+    came = candidate(code)
     asked = f"code {code:08b} ({code:#04x}) to be {wanted:g}"
     try:
         value = float(came)
@@ -62,24 +70,24 @@ def expect_value(candidate: Callable[..., Any], code: int) -> None:
         raise CheckFailed(asked, f"{value:g}")
 
 
-BY_HAND = (
-    0b0_0111_000,
-    0b0_1000_100,
-    0b1_0111_000,
-    0b0_1111_110,
-    0b0_0000_001,
-)
-"""1, 3, -1, the largest, the smallest."""
+BY_HAND = {
+    0b0_0111_000: 1.0,
+    0b0_1000_100: 3.0,
+    0b1_0111_000: -1.0,
+    0b0_1111_110: 448.0,
+    0b0_0000_001: 2.0**-9,
+}
+"""Codes and their values: the last two are the largest and the smallest."""
 
 
 def decode_by_hand(candidate: Callable[..., Any]) -> None:
-    for code in BY_HAND:
-        expect_value(candidate, code)
+    for code, value in BY_HAND.items():
+        expect_value(candidate, code, value)
 
 
 def decode_all(candidate: Callable[..., Any]) -> None:
     for code in range(256):
-        expect_value(candidate, code)
+        expect_value(candidate, code, value_in_torch(code))
 
 
 def decode_probes() -> Sequence[Arguments]:
@@ -180,6 +188,17 @@ def quantise_tiles(x_MK: Tensor, T: int) -> tuple[Tensor, Tensor]:
     Returns:
         q_MK, float8_e4m3fn, and scale_MJ, float32.
     """
+    M, K = x_MK.shape
+    tiles_MJT = x_MK.float().reshape(M, K // T, T)
+    scale_MJ = (tiles_MJT.abs().amax(dim=2) / LARGEST).clamp(
+        min=SMALLEST_SCALE
+    )
+    q_MJT = cast(tiles_MJT / scale_MJ[:, :, None])
+    return q_MJT.view(M, K), scale_MJ
+
+
+def by_the_kernels(x_MK: Tensor, T: int) -> tuple[Tensor, Tensor]:
+    """What the course's kernels are held against."""
     return quantise_reference(x_MK, (1, T))
 
 
@@ -213,6 +232,20 @@ def quantise_by_hand(candidate: Callable[..., Any]) -> None:
     expect_close(came, (q_MK, scale_MJ), asked)
 
 
+def quantise_tiny(candidate: Callable[..., Any]) -> None:
+    """Scales far below any tolerance are compared as ratios."""
+    x_MK = torch.tensor([[448.0, -7.0, 0.0, 0.0]]) * 2.0**-100
+    q, scale_MJ = candidate(x_MK.clone(), 2)
+    wanted_MJ = torch.tensor([[2.0**-100, 2.0**-126]])
+    expect_close(
+        scale_MJ / wanted_MJ,
+        torch.ones_like(wanted_MJ),
+        "[448, -7, 0, 0] times 2^-100 in tiles of 2: scales over "
+        "[2^-100, 2^-126]",
+    )
+    expect_close(q, torch.tensor([[448.0, -7.0, 0.0, 0.0]]), "their codes")
+
+
 def _quantise(x, T, size=torch.abs, least=SMALLEST_SCALE, largest=LARGEST):  # type: ignore[no-untyped-def]
     tiles = x.reshape(x.shape[0], -1, T)
     scale = (size(tiles).amax(2) / largest).clamp(min=least)
@@ -240,6 +273,11 @@ def _inverse(x, T):  # type: ignore[no-untyped-def]
     return q, 1 / scale
 
 
+def _one_for_zeros(x, T):  # type: ignore[no-untyped-def]
+    q, scale = _quantise(x, T)
+    return q, torch.where(scale > SMALLEST_SCALE, scale, 1.0)
+
+
 def _not_divided(x, T):  # type: ignore[no-untyped-def]
     return cast(x), _quantise(x, T)[1]
 
@@ -252,7 +290,8 @@ QUANTISE = Exercise(
     ours=quantise_tiles,
     checks=(
         ("by hand", quantise_by_hand),
-        ("random rows", same_as(quantise_tiles, quantise_probes)),
+        ("random rows", same_as(by_the_kernels, quantise_probes)),
+        ("tiny numbers", quantise_tiny),
     ),
     probes=quantise_probes,
     wrong=(
@@ -304,6 +343,13 @@ QUANTISE = Exercise(
             3,
         ),
         WrongAnswer(
+            "scale of 1 for zeros",
+            _one_for_zeros,
+            "a tile of zeros has the scale 1. Asked is 2^-126, which `clamp` gives "
+            "without a case of its own.",
+            3,
+        ),
+        WrongAnswer(
             "largest of E5M2",
             lambda x, T: _quantise(x, T, largest=57344.0),
             "scales are made for E5M2's largest number. E4M3's is 448.",
@@ -317,6 +363,13 @@ QUANTISE = Exercise(
         "`.clamp(min=...)` keeps scales above 0. To divide, give the scale a "
         "third axis, `scale_MJ[:, :, None]`; and bring the codes back to (M, K).",
     ),
+    otherwise={
+        "tiny numbers": (
+            "the floor under the scale is not 2.0**-126. A higher one makes zeros of "
+            "small gradients.",
+            3,
+        )
+    },
 )
 
 # --- 3.3 multiply ------------------------------------------------------------
@@ -334,7 +387,7 @@ def fp8_matmul(
     q_MK: Tensor, s_MJ: Tensor, w_NK: Tensor, t_IJ: Tensor, T: int, dot: Dot
 ) -> Tensor:
     """y_MN = (s q)(t w)^T, promoted after each T of K (2412.19437, section 3.3.2)."""
-    y_MN = torch.zeros(q_MK.shape[0], w_NK.shape[0])
+    y_MN = torch.zeros(len(q_MK), len(w_NK), device=q_MK.device)
     for j in range(s_MJ.shape[1]):
         k = slice(j * T, (j + 1) * T)
         part_MN = dot(q_MK[:, k], w_NK[:, k])
@@ -354,14 +407,37 @@ class NarrowDot:
             if operand.dtype != E4M3.dtype:
                 asked = "codes in `dot`, of dtype float8_e4m3fn"
                 raise CheckFailed(asked, f"{operand.dtype}")
+        shapes = f"{tuple(a_MT.shape)} and {tuple(b_NT.shape)}"
+        if a_MT.ndim != 2 or b_NT.ndim != 2:
+            raise CheckFailed("two matrices in `dot`", f"shapes {shapes}")
         if a_MT.shape[1] != b_NT.shape[1]:
             asked = "two matrices with as many columns in `dot`"
-            shapes = f"{tuple(a_MT.shape)} and {tuple(b_NT.shape)}"
             raise CheckFailed(asked, shapes)
         if a_MT.shape[1] > self.T:
             asked = f"products of at most {self.T} columns"
             raise CheckFailed(asked, f"one of {a_MT.shape[1]}")
-        return torch.round(exact_dot(a_MT, b_NT))
+        return self.coarse(exact_dot(a_MT, b_NT))
+
+    @staticmethod
+    def coarse(sums: Tensor) -> Tensor:
+        """What is left of sums in the register: whole numbers."""
+        return torch.round(sums)
+
+
+def by_the_formula(
+    q_MK: Tensor,
+    s_MJ: Tensor,
+    w_NK: Tensor,
+    t_IJ: Tensor,
+    T: int,
+    dot: NarrowDot,
+) -> Tensor:
+    """The formula as it stands in the lab, all sums at once, in float64."""
+    J = s_MJ.shape[1]
+    q_MJT, w_NJT = (x.double().unflatten(1, (J, T)) for x in (q_MK, w_NK))
+    sum_MNJ = dot.coarse(torch.einsum("mjt,njt->mnj", q_MJT, w_NJT))
+    t_NJ = t_IJ[torch.arange(len(w_NK)) // T].double()
+    return torch.einsum("mj,nj,mnj->mn", s_MJ.double(), t_NJ, sum_MNJ)
 
 
 def matmul_probes() -> Sequence[Arguments]:
@@ -440,7 +516,7 @@ MATMUL = Exercise(
     ours=fp8_matmul,
     checks=(
         ("by hand", matmul_by_hand),
-        ("random codes", same_as(fp8_matmul, matmul_probes)),
+        ("random codes", same_as(by_the_formula, matmul_probes)),
     ),
     probes=matmul_probes,
     wrong=(

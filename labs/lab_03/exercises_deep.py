@@ -76,6 +76,39 @@ def gradients_by_hand(candidate: Callable[..., Any]) -> None:
     )
 
 
+def gradients_in_tiles(candidate: Callable[..., Any]) -> None:
+    """Tiles of two, each number raised by the largest size of its tile.
+
+    dx: rows of g become [3, 4] and [8, 0], w [[3, 2], [4, 3]].
+    dw: columns of g become [4, 6] and [7, 0], of x [3, 4] and [10, 6].
+    """
+    g, x = torch.tensor([[[1.0, 2.0], [3.0, -5.0]], [[1.0, 5.0], [2.0, 1.0]]])
+    w = torch.tensor([[1.0, 0.0], [2.0, 1.0]])
+    wanted = (
+        torch.tensor([[25.0, 18.0], [24.0, 16.0]]),
+        torch.tensor([[36.0, 76.0], [21.0, 70.0]]),
+    )
+    came = candidate(g, x, w, 2, tile_sums)
+    asked = (
+        "g = [[1, 2], [3, -5]], x = [[1, 5], [2, 1]], w = [[1, 0], [2, 1]], tiles of "
+        "2, and `rounded` adds to each number the largest size of its tile"
+    )
+    expect_close(came, wanted, asked)
+
+
+def by_autograd(
+    g_MN: Tensor, x_MK: Tensor, w_NK: Tensor, T: int, rounded: Rounded
+) -> tuple[Tensor, Tensor]:
+    """What autograd makes of y = x w^T, with rounded operands in place of its own."""
+    x = rounded(x_MK, (T, 1)).requires_grad_()
+    w = rounded(w_NK, (T, T)).requires_grad_()
+    y_MN = x @ w.t()
+    along_N, along_M = rounded(g_MN, (1, T)), rounded(g_MN, (T, 1))
+    (dx_MK,) = torch.autograd.grad(y_MN, x, along_N, retain_graph=True)
+    (dw_NK,) = torch.autograd.grad(y_MN, w, along_M)
+    return dx_MK, dw_NK
+
+
 def _gradients(g, x, w, T, rounded, **tiles):  # type: ignore[no-untyped-def]
     row, column, block = (1, T), (T, 1), (T, T)
     use = {"g": row, "w": block, "g_t": column, "x_t": column} | tiles
@@ -96,7 +129,8 @@ GRADIENTS = Exercise(
     ours=linear_gradients,
     checks=(
         ("by hand", gradients_by_hand),
-        ("tiles", same_as(linear_gradients, gradient_probes)),
+        ("tiles by hand", gradients_in_tiles),
+        ("tiles", same_as(by_autograd, gradient_probes)),
     ),
     probes=gradient_probes,
     wrong=(
@@ -150,7 +184,9 @@ GRADIENTS = Exercise(
 
 def power_of_two(scale: Tensor) -> Tensor:
     """The smallest power of two that is at least each scale."""
-    return round_up_to_power_of_two(scale)
+    mantissa, exponent = torch.frexp(scale)  # 0.5 <= mantissa < 1
+    exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
+    return torch.ldexp(torch.ones_like(scale), exponent)
 
 
 def power_probes() -> Sequence[Arguments]:
@@ -169,6 +205,7 @@ def power_by_hand(candidate: Callable[..., Any]) -> None:
 
 
 def power_exactly(candidate: Callable[..., Any]) -> None:
+    """The kernels do it on the bits of float32, without frexp."""
     for (scale,) in power_probes():
         wanted = round_up_to_power_of_two(scale)
         asked = f"{scale.tolist()}"

@@ -12,7 +12,7 @@ QUESTIONS = (
         "INT8",
         {
             "E4M3": "Their exponents get smaller, their mantissas stay: it takes "
-            "factors near 100,000.",
+            "factors of 10,000 and more.",
             "INT8": "Its steps are all equal, and the outlier decides their size.",
             "both": "E4M3 is a floating-point format: a factor of 1000 leaves it "
             "range enough.",

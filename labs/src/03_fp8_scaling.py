@@ -118,29 +118,30 @@ show_figure(view.figure, view.sentence)
 # format used here, E4M3, is $2^{-9}$, about 0.002. What is at most half of that is rounded to **zero**.
 #
 # So nearly every gradient is flushed to zero, and what the blocks learn from is not
-# there. Embedding, norms and output layer still learn, as they are not in FP8: their
-# work is all that you saw in the second curve. Real models have more tokens in a batch, and smaller
-# gradients. The record has longer trainings of the same two, five seeds each.
+# there. Only the embedding, the last norm and the output layer still learn, since their
+# gradients reach them around the blocks: their work is all that you saw in the second
+# curve. Real models have more tokens in a batch, and smaller gradients. The record has
+# longer trainings of the same two, five seeds each.
 
 # %% id="opening-record" tags=["nbval-check-output"]
 print("\n".join(record.opening_lines()))
 
 # %% [markdown] id="byte-text"
-# Every seed of the second ends half a nat higher. The blocks might as well not be there.
+# Every seed of the second ends about 0.5 higher. The blocks might as well not be there.
 #
 # ## What is in a byte (12 – 32 min)
 #
 # A floating-point number has a **sign**, an **exponent** that says which power of two
 # it lies above, and a **mantissa** that says how far above. FP8 comes in two formats:
 #
-# | format | sign | exponent bits | mantissa bits | largest | smallest |
+# | format | sign | exponent bits | mantissa bits | largest | smallest above 0 |
 # |---|---|---|---|---|---|
 # | **E4M3** | 1 | 4 | 3 | 448 | $2^{-9}$ |
 # | **E5M2** | 1 | 5 | 2 | 57344 | $2^{-16}$ |
 #
 # More exponent bits: more **range**. More mantissa bits: more **precision**. DeepSeek-V3
-# uses E4M3 for whatever it computes in FP8. With $E$ the number in its exponent bits and $m$ that in its
-# mantissa bits ([Micikevicius et al. 2022](https://arxiv.org/abs/2209.05433), section 3),
+# uses E4M3 for whatever it computes in FP8. With $E$ the number in its exponent bits and
+# $m$ that in its mantissa bits ([Micikevicius et al. 2022](https://arxiv.org/abs/2209.05433), section 3),
 #
 # $$\text{value} = \pm\, 2^{E-7}\,\left(1 + \tfrac{m}{8}\right) \quad (E > 0),
 # \qquad \pm\, 2^{-6}\,\tfrac{m}{8} \quad (E = 0)$$
@@ -214,8 +215,9 @@ print(f"largest over smallest: 2^{math.log2(max(finite) / finite[1]):.1f}")
 # before the cast, and multiply the result by $s$ afterwards. With $s$ = largest size /
 # 448 the largest number becomes 448, and nothing is lost at the top.
 #
-# But trained models have **outliers**: a few channels of an activation are far larger
-# than the rest, and the largest number decides $s$ for all.
+# But trained models have **outliers**: in a layer's input (its *activation*, a row for
+# each token) a few columns (*channels*) are far larger than the rest, and the largest
+# number decides $s$ for all.
 #
 # How much of a matrix is left after a cast, its **SQNR** tells, the
 # signal-to-quantisation-noise ratio: the power of the numbers over the power of their
@@ -273,15 +275,16 @@ lab.reveal("outlier", answer=answer, sentence=sentence, figure=view.figure)
 # | $w$, $t$ | codes of the weights, their scales | $N \times K$, $N/T \times J$ | `w_NK`, `t_IJ` |
 # | $i(n)$ | the block of output $n$, $\lfloor n / T \rfloor$ | | |
 #
-# The inner sum is the tensor core's business. The outer one is done in float32. That is
-# more than book-keeping: the tensor cores of the H800 add FP8 products in a register
-# of only about 14 bits, says the report, and a long sum loses its small terms there.
+# The inner sum is the business of a **tensor core**, the GPU's unit for products of
+# matrices. The outer one is done in float32. That is more than book-keeping: the tensor
+# cores of the H800, the GPU that V3 was trained on, add FP8 products in a register of
+# only about 14 bits, says the report, and a long sum loses its small terms there.
 # Taking the sum out of it after each tile is called **promotion**.
 #
 # What tiles are for shows best in gradients: some tokens are predicted well, others
-# badly, so theirs lie decades apart. The record has *invented* gradients, normal numbers
-# for 256 tokens, spread over so many decades. What share of those in the smaller half of
-# the tokens becomes zero?
+# badly, so theirs lie decades (powers of ten) apart. The record has *invented*
+# gradients, normal numbers for 256 tokens whose sizes are spread over 0 to 8 decades.
+# What share of those in the smaller half of the tokens becomes zero?
 
 # %% id="gradients-record" tags=["nbval-check-output"]
 print("\n".join(record.gradient_lines()))
@@ -347,7 +350,8 @@ for f in (1.0, 1e3, 1e5, 1e6):
 #
 # Return $y$ by the formula above. `dot(a_MT, b_NT)` is the tensor core: it multiplies
 # codes, sums them in its own coarse way, takes `T` columns at most, and returns
-# $a\,b^\top$, an $M \times N$ matrix. `T` divides $K$ and $N$.
+# $a\,b^\top$, an $M \times N$ matrix. `T` divides $K$ and $N$. On a GPU $y$ has to be
+# where `q_MK` is: `device=q_MK.device`.
 
 
 # %% id="matmul" tags=["nbval-ignore-output"]
@@ -372,10 +376,10 @@ lab.hints("3.3")
 # %% [markdown] id="train-text"
 # ## Train with your parts (76 – 86 min)
 #
-# Your two functions are the forward of every linear layer in the blocks. The backward
-# has two more products, and ours does them (exercise 3.4). The gradient of the weights
-# sums over tokens, so for it inputs and gradients are cut along tokens. What
-# stays in high precision, as in V3: the weights that the optimizer moves and their
+# Your two functions are the forward of every linear layer in the blocks; ours quantises
+# the weights, $T \times T$, and does the two products of the backward (exercise 3.4). The
+# gradient of the weights sums over tokens, so for it inputs and gradients are cut along
+# tokens. What stays in high precision, as in V3: the weights that the optimizer moves and their
 # gradients (float32), embedding, output layer, norms and attention. A tile has 128
 # numbers in V3; in a model that is 128 wide that would be one a row, so it is less
 # here.
@@ -485,9 +489,10 @@ print("\n".join(record.accumulation_lines()))
 # "without a catastrophic drop". The report says more: the loss is within 0.25 % of
 # bfloat16's, for two models trained on about a trillion tokens.
 #
-# **The loss.** The GPT of the opening for 400 steps, with five seeds. The last column is
-# how much higher the validation loss is than bfloat16's with the same seed: the mean, and
-# its 95 % interval. The arm with $g$ in E5M2 is an older recipe.
+# **The loss.** The GPT of the opening for 400 steps, with five seeds. First the median of
+# the five, and in brackets the lowest and the highest. The last column is how much higher
+# a seed ends than with bfloat16: the mean, and its 95 % interval. The arm with $g$, the
+# gradients, in E5M2 is an older recipe.
 
 # %% id="language" tags=["nbval-check-output"]
 print("\n".join(record.language_lines()))
@@ -509,9 +514,9 @@ print("\n".join(record.outliers_lines()))
 
 # %% [markdown] id="memory-text"
 # **The bytes.** Guess first: which share of all that a training step keeps does FP8 save
-# against bfloat16? What the forward keeps for the backward is counted; weights, gradients
-# and moments are bytes a number times numbers, with moments in bfloat16 as V3 has them
-# (in the trainings above they were float32).
+# against bfloat16? What the forward keeps for the backward is counted as it runs. The
+# bytes of weights, gradients and Adam's two moments follow from their number and format,
+# with moments in bfloat16 as V3 has them (in the trainings above they were float32).
 
 # %% id="memory-record" tags=["nbval-check-output"]
 print("\n".join(record.memory_lines()))
@@ -543,9 +548,10 @@ print("\n".join(record.verdict_lines()))
 #   column of blocks; in the report blocks failed on gradients.
 # - **Memory: less, but far from half.** Of all that this training keeps FP8 saves 6 %.
 #   What the linear layers keep is nearly halved (1,214 of 2,228 kB), but here most of
-#   what is kept for the backward belongs to norms, attention and SwiGLU, in float32; and
-#   weights, gradients and moments are what they were. (bfloat16 keeps even more there
-#   than float32: its copies come on top.)
+#   what is kept for the backward belongs to norms, attention and SwiGLU (what stands
+#   between the feed-forward's linear layers), in float32; and weights, gradients and
+#   moments are what they were. (bfloat16 keeps even more there than float32: its copies
+#   come on top.)
 # - **Computation: as many operations as before, and those for the scales on top.** They
 #   take less time on a GPU with FP8 units. None was measured here.
 #
