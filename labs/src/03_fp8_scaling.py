@@ -21,13 +21,13 @@
 # | minutes | you will | what you take away |
 # |---|---|---|
 # | 0 – 12 | train with gradients cast to 8 bits | gradients that are not there |
-# | 12 – 32 | decode a byte, move a number | what range is, and what precision |
-# | 32 – 40 | guess what one number does to all others | which numbers suffer |
-# | 40 – 76 | give tiles scales, multiply codes | a linear layer in FP8 |
-# | 76 – 86 | train with your parts | FP8 beside bfloat16, live |
-# | 86 – 101 | play: outliers, long sums | what each choice is for |
-# | 101 – 114 | hold three sentences against the record | three verdicts |
-# | 114 – 120 | recap and three questions | |
+# | 12 – 33 | decode a byte, move a number | what range is, and what precision |
+# | 33 – 40 | guess what one number does to all others | which numbers suffer |
+# | 40 – 77 | give tiles scales, multiply codes | a linear layer in FP8 |
+# | 77 – 84 | train with your parts | FP8 beside bfloat16, live |
+# | 84 – 98 | play: outliers, long sums | what each choice is for |
+# | 98 – 112 | hold three sentences against the record | three verdicts |
+# | 112 – 120 | recap and three questions | |
 #
 # Then, if you like, the deep parts: the backward, powers of two, encoding, the
 # optimizer's bytes, when FP8 pays, FP8 between processes, the kernel. They stand at
@@ -129,7 +129,7 @@ print("\n".join(record.opening_lines()))
 # %% [markdown] id="byte-text"
 # Every seed of the second ends about 0.5 higher. The blocks might as well not be there.
 #
-# ## What is in a byte (12 – 32 min)
+# ## What is in a byte (12 – 33 min)
 #
 # A floating-point number has a **sign**, an **exponent** that says which power of two
 # it lies above, and a **mantissa** that says how far above. FP8 comes in two formats:
@@ -209,7 +209,7 @@ for low, high in ((0, 2**-6), (2**-6, 1), (1, 449)):
 print(f"largest over smallest: 2^{math.log2(max(finite) / finite[1]):.1f}")
 
 # %% [markdown] id="predict-text"
-# ## One number and all others (32 – 40 min)
+# ## One number and all others (33 – 40 min)
 #
 # The cure for small gradients is a **scale**: divide the whole matrix by a number $s$
 # before the cast, and multiply the result by $s$ afterwards. With $s$ = largest size /
@@ -280,20 +280,6 @@ lab.reveal("outlier", answer=answer, sentence=sentence, figure=view.figure)
 # cores of the H800, the GPU that V3 was trained on, add FP8 products in a register of
 # only about 14 bits, says the report, and a long sum loses its small terms there.
 # Taking the sum out of it after each tile is called **promotion**.
-#
-# What tiles are for shows best in gradients: some tokens are predicted well, others
-# badly, so theirs lie decades (powers of ten) apart. The record has *invented*
-# gradients, normal numbers for 256 tokens whose sizes are spread over 0 to 8 decades.
-# What share of those in the smaller half of the tokens becomes zero?
-
-# %% id="gradients-record" tags=["nbval-check-output"]
-print("\n".join(record.gradient_lines()))
-
-# %% [markdown] id="idea-picture"
-# Over six decades one scale loses a third of them, over eight three quarters. Blocks
-# hardly help: among 128 tokens there is always a large one. With a tile for each token
-# nothing is lost. (V3's appendix B.2 tells of a model that diverged with blocks for these
-# gradients.)
 
 # %% id="idea" tags=["nbval-ignore-output"]
 view = idea_view()
@@ -374,7 +360,7 @@ lab.check("3.3")
 lab.hints("3.3")
 
 # %% [markdown] id="train-text"
-# ## Train with your parts (76 – 86 min)
+# ## Train with your parts (77 – 84 min)
 #
 # Your two functions are the forward of every linear layer in the blocks; ours quantises
 # the weights, $T \times T$, and does the two products of the backward (exercise 3.4). The
@@ -415,7 +401,7 @@ for name, run in runs.items():
     print(f"{name:20} validation loss {found['validation']:.4f}")
 
 # %% [markdown] id="play-text"
-# ## Play (86 – 101 min)
+# ## Play (84 – 98 min)
 #
 # **Outliers and tiles.** One column of the matrix is $f$ times as large. Each square is
 # one number; the darker, the larger its relative error.
@@ -425,7 +411,6 @@ for name, run in runs.items():
 #    a decibel?
 # 2. $f$ = 1,000,000, and down the list. What becomes of the numbers that share a scale
 #    with an outlier, and how many are there? (Open the table.)
-# 3. INT8, $f$ = 100, the whole matrix; then tiles of 1 × 32. Why is it so bad?
 #
 # <details><summary>Answers</summary>
 #
@@ -435,10 +420,6 @@ for name, run in runs.items():
 #    do, whatever the width, as each row has an outlier of its own, some of them small.
 #    How many they are depends on the width: all 4080, 2032, or 496. So a small tile does
 #    not protect the outlier's neighbours, it has fewer of them.
-# 3. INT8 has steps of equal size, so most numbers are smaller than half a step: 60 %
-#    become zero, at 6 dB. With tiles of 1 × 32 it is 22 dB, and 45 dB in tiles without
-#    an outlier, more than E4M3 has: without outliers equal steps serve normal numbers
-#    better.
 #
 # </details>
 
@@ -475,15 +456,8 @@ outlier_explorer().show()
 # %% id="accumulation" tags=["nbval-ignore-output"]
 accumulation_explorer().show()
 
-# %% [markdown] id="accumulation-text"
-# Longer sums from the record: 512 of each length, three seeds, the median of the largest
-# errors.
-
-# %% id="accumulation-record" tags=["nbval-check-output"]
-print("\n".join(record.accumulation_lines()))
-
 # %% [markdown] id="claim-text"
-# ## Do the claims hold? (101 – 114 min)
+# ## Do the claims hold? (98 – 112 min)
 #
 # A press article on DeepSeek's methods says that FP8 cuts computation and memory
 # "without a catastrophic drop". The report says more: the loss is within 0.25 % of
@@ -496,13 +470,6 @@ print("\n".join(record.accumulation_lines()))
 
 # %% id="language" tags=["nbval-check-output"]
 print("\n".join(record.language_lines()))
-
-# %% id="language-origin" tags=["nbval-ignore-output"]
-same_length = lab.settings.scale == "gpu"  # elsewhere yours is shorter
-view = record.language_view(
-    losses(yours, lab.settings.scale) if same_length else None
-)
-show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="outliers-text"
 # **With outliers.** The same model, but in the input of each layer two channels are
@@ -561,7 +528,7 @@ print("\n".join(record.verdict_lines()))
 lab.beliefs("fp8-close")
 
 # %% [markdown] id="recap"
-# ## What you take away (114 – 120 min)
+# ## What you take away (112 – 120 min)
 #
 # - A float's exponent bits are its range, its mantissa bits its precision. E4M3 is off
 #   by 6 % at most over 15 powers of two, and by more in the three below, to zero.
@@ -632,8 +599,23 @@ def linear_gradients(g_MN, x_MK, w_NK, T, rounded):
 lab.check("3.4")
 lab.hints("3.4")
 
+# %% [markdown] id="gradients-tiles"
+# What tiles are for shows best in gradients: some tokens are predicted well, others
+# badly, so theirs lie decades (powers of ten) apart. The record has *invented*
+# gradients, normal numbers for 256 tokens whose sizes are spread over 0 to 8 decades.
+# What share of those in the smaller half of the tokens becomes zero?
+
+# %% id="gradients-record" tags=["nbval-check-output"]
+print("\n".join(record.gradient_lines()))
+
+# %% [markdown] id="gradients-after"
+# Over six decades one scale loses a third of them, over eight three quarters. Blocks
+# hardly help: among 128 tokens there is always a large one. With a tile for each token
+# nothing is lost. (V3's appendix B.2 tells of a model that diverged with blocks for these
+# gradients.)
+
 # %% [markdown] id="power-text"
-# So $x$ is quantised twice, along channels for $y$ and along tokens for $dw$. If only
+# $x$ is quantised twice, along channels for $y$ and along tokens for $dw$. If only
 # codes are kept from the forward, the second time is from codes, and the error comes
 # twice. Unless scales are powers of two.
 #
@@ -720,6 +702,27 @@ for x in (1.95, 0.3, -1e-3, 1000.0):
     print(f"{x:>7} -> {bits[0]} {bits[1:5]} {bits[5:]} -> {decode(code):.6g}")
 there = [encode(decode(code)) for code in range(256) if code & 0x7F != 0x7F]
 print(f"all other codes come back: {len(set(there)) == 254}")
+
+# %% [markdown] id="accumulation-text"
+# ## Longer sums · 2 minutes
+#
+# The model of the accumulator again, from the record: 512 of each length, three seeds, the median of the largest
+# errors.
+
+# %% id="accumulation-record" tags=["nbval-check-output"]
+print("\n".join(record.accumulation_lines()))
+
+# %% [markdown] id="language-seeds"
+# ## The losses, seed by seed · 2 minutes
+#
+# At scale `gpu` your own training is beside them.
+
+# %% id="language-picture" tags=["nbval-ignore-output"]
+same_length = lab.settings.scale == "gpu"  # elsewhere yours is shorter
+view = record.language_view(
+    losses(yours, lab.settings.scale) if same_length else None
+)
+show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="delayed-text"
 # ## Online or delayed · 3 minutes
