@@ -12,10 +12,10 @@ For a matrix of M x N and r directions, with u_i what worker i would send
 Every step of this is linear in u_i, so the factors of all workers can be added up on
 their way, and what a worker sends does not grow with W.
 
-The residual is what worker i did not contribute. (PowerSGD's own code keeps
-u_i - P R' instead. Its mean over workers is the same, but how a worker's gradients
-differ from the mean is then never sent, so it adds up in its residual without bound;
-in bfloat16 the rounding of these large numbers would drown what matters.)
+The residual is what worker i did not contribute. PowerSGD's own code keeps u_i - P R'
+instead, what was not fused. Its mean over workers is the same. But how a worker's
+gradients differ from the mean is then never sent, so it adds up in its residual without
+bound, and the factors of these large numbers are what bfloat16 rounds.
 
 One more number for each direction travels with R: the mean energy of the workers,
 
@@ -55,6 +55,7 @@ from labsupport.distributed.fusion.hook import Fusion
 from labsupport.distributed.fusion.message import all_reduce_mean
 from labsupport.errors import LabError
 
+Residual = Literal["own", "fused"]
 Allocation = Literal["uniform", "signal", "random"]
 ALLOCATIONS = ("uniform", "signal", "random")
 
@@ -117,11 +118,12 @@ class LowRankFusion(Fusion):
             a byte carries the most signal; "random": they move, but anywhere. All
             three send the same bytes.
         every: steps between two allocations.
+        residual: "own", u_i - P R_i', or "fused", u_i - P R', as PowerSGD has it.
         seed: of the first directions, the same on all ranks.
         options: those of `Fusion`.
 
     Raises:
-        LabError: r below 1, or an unknown allocation.
+        LabError: r below 1, an unknown allocation or an unknown residual.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class LowRankFusion(Fusion):
         dtype: torch.dtype = torch.bfloat16,
         allocation: Allocation = "uniform",
         every: int = 25,
+        residual: Residual = "own",
         seed: int = 0,
         **options: Any,
     ) -> None:
@@ -143,7 +146,10 @@ class LowRankFusion(Fusion):
                 f"allocation={allocation!r}: choose one of {', '.join(ALLOCATIONS)}."
             )
         self.uniform_r, self.dtype = r, dtype
+        if residual not in ("own", "fused"):
+            raise LabError(f"residual={residual!r}: choose own or fused.")
         self.allocation, self.every, self.seed = allocation, every, seed
+        self.residual_of = residual
         self.r: dict[str, int] = {}
         self.signal: dict[str, Tensor] = {}
         self.coherence: dict[str, Tensor] = {}
@@ -166,7 +172,8 @@ class LowRankFusion(Fusion):
         for name, sent, fused in zip(
             whole, mine[len(factors) :], mean[len(factors) :], strict=True
         ):
-            self.keep_residual(name, whole[name] - sent)
+            taken = sent if self.residual_of == "own" else fused
+            self.keep_residual(name, whole[name] - taken)
             named[name].copy_(fused)
         if factors:
             self.second_message(named, factors, mean)
@@ -186,7 +193,8 @@ class LowRankFusion(Fusion):
         ):
             u_KMN = factors[name].u_KMN
             fused_KMN = p[name] @ r_KNr.mT
-            residual_KMN = u_KMN - p[name] @ sent_KNr.mT
+            taken_KNr = sent_KNr if self.residual_of == "own" else r_KNr
+            residual_KMN = u_KMN - p[name] @ taken_KNr.mT
             self.keep_residual(name, residual_KMN.view_as(named[name]))
             named[name].copy_(fused_KMN.view_as(named[name]))
             self.learn(name, r_KNr, energy_r)

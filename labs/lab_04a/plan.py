@@ -1,0 +1,65 @@
+"""The trainings of lab 04a at each scale, and all that was decided before them."""
+
+from __future__ import annotations
+
+from labsupport.nn import GPTConfig
+from labsupport.settings import Scale
+from labsupport.train import Plan
+
+WORKERS: dict[Scale, int] = {"ci": 2, "cpu": 4, "gpu": 8}
+"""W of the trainings. On two cores four ranks take turns: the loss does not depend
+on that, times do, so times are measured with two ranks."""
+
+GPT_PLANS: dict[Scale, Plan] = {
+    "ci": Plan(
+        GPTConfig(d_model=16, n_layers=1, n_heads=2, d_ff=32, max_len=16),
+        steps=8,
+        batch_size=4,
+        length=16,
+        lr=3e-3,
+    ),
+    "cpu": Plan(
+        GPTConfig(d_model=64, n_layers=3, n_heads=4, d_ff=192, max_len=64),
+        steps=300,
+        batch_size=16,
+        length=64,
+        lr=3e-3,
+    ),
+    "gpu": Plan(
+        GPTConfig(d_model=512, n_layers=6, n_heads=8, d_ff=1536, max_len=256),
+        steps=2000,
+        batch_size=128,
+        length=256,
+        lr=1e-3,
+    ),
+}
+EVALUATE_EVERY: dict[Scale, int] = {"ci": 4, "cpu": 25, "gpu": 100}
+"""Steps between two looks at the validation text."""
+MIXTURE = {"experts": 8, "top_k": 2, "shared": 1, "d_expert": 64}
+"""The second architecture: lab 02's mixture in place of each feed-forward layer."""
+
+TIME_PLANS: dict[Scale, Plan] = {
+    "ci": GPT_PLANS["ci"],
+    "cpu": Plan(
+        GPTConfig(d_model=192, n_layers=4, n_heads=4, d_ff=576, max_len=64),
+        steps=12,
+        batch_size=8,
+        length=64,
+        lr=3e-3,
+    ),
+    "gpu": GPT_PLANS["gpu"],
+}
+"""Larger, so that a step computes and sends as much as links can be told apart by."""
+LINKS = {
+    "unshaped": None,
+    "1gbit": "1gbit",
+    "200mbit": "200mbit",
+    "50mbit": "50mbit",
+}
+LINK_SIZES = tuple(2**power for power in range(10, 24, 2))
+"""Bytes of the all_reduces that the cost model is fitted to: 1 kB to 4 MB."""
+HELD_OUT = "100mbit"
+"""The link of the confirmation; nothing was chosen by it."""
+
+TUNING, REPORTING = (0,), (10, 11, 12, 13, 14)
+"""Seeds. The pilots had 90. Four trials of each arm on one seed, the winner on five."""
