@@ -48,7 +48,8 @@ class MethodCost:
         kind: the collective that carries the bytes.
         payload: bytes that one worker hands to collectives.
         messages: collectives.
-        encode_s: seconds of compressing and decompressing, measured.
+        encode_s: seconds of work that a dense step does not have: compressing and
+            decompressing, measured. 0 for dense itself.
         every: H of a method whose workers meet every H steps, else 1.
 
     Raises:

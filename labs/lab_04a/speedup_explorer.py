@@ -117,7 +117,7 @@ def draw(
         f"Step times: {origin}. Dotted lines: typical links.",
     ]
     if below:
-        notes.append(f"Below the picture: {', '.join(below)}.")
+        notes.append(f"Below the picture: {'; '.join(below)}.")
     finish(figure, notes, [1e7, 1e8, 1e9, 1e10, 1e11, 1e12])
     figure.update_xaxes(title="bandwidth of each worker's link, bit/s")
     figure.update_yaxes(title="time saved, %")
@@ -176,14 +176,15 @@ def extrapolation_view(
             figure, methods, machine, workers != W, column, symbols=5
         )
         if gone:
-            below.append(f"{', '.join(gone)} ({W} workers)")
+            below.append(f"with {W} workers {' and '.join(gone)}")
         words.append(f"with {W} workers {_best(methods, machine)}")
         table[f"saves time, {W} workers"] = [
             pays(method, methods[0], machine) for method in methods[1:]
         ]
     notes = [
         f"Bytes and times: {caption}, {workers} workers.",
-        "All lines are computed from them; grey band: what the article says.",
+        "All lines are computed from them, for messages around a ring. "
+        "Grey band: what the article says.",
     ]
     if below:
         notes.append(f"Below the picture: {'; '.join(below)}.")
@@ -241,7 +242,7 @@ def _machine(
 
 
 def _best(methods: Sequence[MethodCost], machine: Machine) -> str:
-    """Up to which bandwidth anyone saves time, 40 % of it, 60 % of it."""
+    """Up to which bandwidth anyone saves time, 40 % of it, 60 % of it, and who."""
     dense, *others = methods
     low, high = ARTICLE
     parts = []
@@ -250,14 +251,14 @@ def _best(methods: Sequence[MethodCost], machine: Machine) -> str:
         (low, f"{100 * low:.0f} % of it"),
         (high, f"{100 * high:.0f} %"),
     ):
-        found = [
-            (highest(m, dense, machine, share), where != "nowhere", where, m)
-            for m in others
-            for where in [pays(m, dense, machine, share)]
-        ]
-        *_, where, best = max(found, key=lambda each: each[:2])
-        who = "" if where == "nowhere" else f" ({best.name})"
-        parts.append(f"{what} {where}{who}")
+        where = [pays(m, dense, machine, share) for m in others]
+        edges = [highest(m, dense, machine, share) for m in others]
+        first = max(
+            range(len(others)),
+            key=lambda i: (edges[i], where[i] != "nowhere"),
+        )
+        who = "" if where[first] == "nowhere" else f" ({others[first].name})"
+        parts.append(f"{what} {where[first]}{who}")
     never = [m.name for m in others if pays(m, dense, machine) == "nowhere"]
     if never:
         parts.append(f"none by {' or '.join(never)}")

@@ -45,7 +45,7 @@ GREY, INK = "#9ca3af", "#4b5563"
 
 def rate(bytes_per_s: float) -> str:
     """1.25e8 -> "1 Gbit/s"."""
-    bits = BITS * bytes_per_s
+    bits = float(f"{BITS * bytes_per_s:.3g}")  # before its unit is chosen
     size, unit = next((u for u in UNITS if bits >= u[0]), (1.0, "bit/s"))
     return f"{bits / size:.3g} {unit}"
 
@@ -179,20 +179,36 @@ def add_zone(figure: go.Figure, column: int = 1) -> None:
 
 def add_marks(figure: go.Figure) -> None:
     """Typical links, above the plot."""
-    for bits, words in MARKS.items():
-        figure.add_vline(
-            x=bits, line={"color": GREY, "width": 1, "dash": "dot"}
-        )
-        figure.add_annotation(
+    shapes = [
+        {
+            "type": "line",
+            "x0": bits,
+            "x1": bits,
+            "y0": 0,
+            "y1": 1,
+            "yref": "paper",
+            "line": {"color": GREY, "width": 1, "dash": "dot"},
+        }
+        for bits in MARKS
+    ]
+    words = [
+        {
             # Plotly takes an annotation's place on a log axis as its logarithm.
-            x=math.log10(bits),
-            y=1,
-            yref="paper",
-            yanchor="bottom",
-            text=words,
-            showarrow=False,
-            font={"size": 11, "color": INK},
-        )
+            "x": math.log10(bits),
+            "y": 1,
+            "yref": "paper",
+            "yanchor": "bottom",
+            "text": text,
+            "showarrow": False,
+            "font": {"size": 11, "color": INK},
+        }
+        for bits, text in MARKS.items()
+    ]
+    # All at once: plotly checks everything again with each piece that is added.
+    figure.update_layout(
+        shapes=[*figure.layout.shapes, *shapes],
+        annotations=[*figure.layout.annotations, *words],
+    )
 
 
 def finish(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from labs.lab_04a.link_check import check_view
 from labs.lab_04a.link_model import (
     Machine,
     MethodCost,
@@ -19,7 +20,15 @@ from labs.lab_04a.link_model import (
     speedup,
     step_time,
 )
+from labs.lab_04a.speedup_explorer import (
+    LARGE,
+    extrapolation_view,
+    pays,
+    speedup_explorer,
+)
+from labs.lab_04a.speedup_picture import rate
 from labsupport.errors import LabError
+from tests.labs.every_view import every_view
 
 DENSE = MethodCost("dense", "all_reduce", payload=1e6, messages=2, encode_s=0.0)
 TENTH = MethodCost("a tenth", "all_reduce", payload=1e5, messages=1, encode_s=0.027)
@@ -294,3 +303,206 @@ def test_a_share_that_cannot_be_saved(saved):
 def test_times_that_no_link_has(sizes, seconds, W, words):
     with pytest.raises(LabError, match=words):
         fit_link(sizes, seconds, W)
+
+
+# --- the explorer --------------------------------------------------
+
+LOCAL = MethodCost("local", "all_reduce", 1e5, 0.125, 0.001, every=16)
+METHODS = (DENSE, TENTH, SPARSE, LOCAL)
+MEASURED = {
+    "compute_s": 0.3,
+    "backward_s": 0.2,
+    "workers": 4,
+    "caption": "an example",
+}
+
+
+def traces(view):
+    return {trace.name: trace for trace in view.figure.data}
+
+
+@pytest.fixture(scope="module")
+def views():
+    """Every setting, drawn once."""
+    return every_view(speedup_explorer(METHODS, **MEASURED))
+
+
+def test_it_starts_with_what_was_measured():
+    explorer = speedup_explorer(METHODS, **MEASURED)
+    assert explorer.start_values()["workers"] == 4
+    assert len(explorer.controls) <= 3
+
+
+def test_every_setting_says_whether_anybody_measured_it(views):
+    dashes = set()
+    for setting, view in views:
+        model = setting["workers"] != 4
+        assert ("model, not measured" in view.sentence) == model, setting
+        for name in ("a tenth", "sparse", "local"):
+            dash = traces(view)[name].line.dash
+            assert dash == ("dash" if model else "solid"), setting
+            dashes.add(dash)
+        small_print = " ".join(a.text for a in view.figure.layout.annotations)
+        assert "an example, 4 workers" in small_print, setting
+    assert dashes == {"dash", "solid"}
+
+
+def test_no_line_rises_above_f_and_the_table_says_the_same(views):
+    for setting, view in views:
+        shown = traces(view)
+        f = shown["f: nobody saves more"].y
+        for name in ("a tenth", "sparse", "local"):
+            assert all(y <= top + 1e-9 for y, top in zip(shown[name].y, f, strict=True))
+        for column, values in view.table.items():
+            if column.startswith("saved"):
+                assert values[0] == 0, setting  # dense against itself
+                assert max(values) == values[-1], setting  # f stands last
+
+
+def test_lines_cross_nothing_saved_where_the_break_even_is(views):
+    crossed = 0
+    for setting, view in views:
+        edges = traces(view)["break-even"]
+        for x, name in zip(edges.x, edges.text, strict=True):
+            line = traces(view)[name]
+            if not min(line.x) < x < max(line.x):
+                continue
+            left = [y for at, y in zip(line.x, line.y, strict=True) if at < x]
+            right = [y for at, y in zip(line.x, line.y, strict=True) if at > x]
+            assert left[-1] > 0 >= right[0] - 1e-9, (setting, name)
+            crossed += 1
+    assert crossed > 20
+
+
+def test_the_articles_zone_is_shaded():
+    explorer = speedup_explorer(METHODS, **MEASURED)
+    view = explorer.draw(**explorer.start_values())
+    for figure, columns in (  # a zone in every part
+        (view.figure, 1),
+        (extrapolation_view(METHODS, **MEASURED).figure, len(LARGE)),
+    ):
+        zones = [s for s in figure.layout.shapes if (s.y0, s.y1) == (40, 60)]
+        assert len(zones) == columns
+
+
+def test_what_the_start_says_in_words():
+    """By hand: with overlap a tenth hides, so dense may be late by 27 ms at most."""
+    explorer = speedup_explorer((DENSE, TENTH), **MEASURED)
+    view = explorer.draw(**explorer.start_values())
+    # 200 + 27 ms less 12 steps of 100 us are 225.8 ms for 1.5 MB: 6.643 MB/s.
+    assert view.table["faster"] == ["", "below 53.1 Mbit/s", ""]
+    assert "time is saved below 53.1 Mbit/s (a tenth)" in view.sentence
+    assert view.table["MB sent"][:2] == [1.5, 0.15]
+    assert view.table["extra work, ms"][:2] == [0, 27]
+
+
+def test_the_live_sliders_move_the_picture():
+    panel = speedup_explorer(METHODS, **MEASURED).panel()
+    workers, _, overlap, picture, words = panel.children
+    workers.value, overlap.value = 2048, "after the backward"
+    assert picture.layout.title.text.startswith("2048 workers")
+    assert "model, not measured" in words.value
+    assert "Error" not in words.value
+    workers.value = 4
+    assert "model, not measured" not in words.value
+
+
+def test_where_a_method_pays_in_words():
+    quiet = replace(MACHINE, latency=0.0)
+    assert pays(TENTH, DENSE, quiet) == "below 400 Mbit/s"  # 50 MB/s, see above
+    assert pays(replace(TENTH, encode_s=0.0), DENSE, quiet) == "everywhere"
+    assert pays(SPARSE, DENSE, replace(quiet, W=2048)) == "nowhere"
+    # 1 % more bytes, in one message instead of two.
+    fused = replace(DENSE, name="fused", messages=1, payload=1.01e6)
+    slow = replace(MACHINE, latency=0.01)
+    assert pays(fused, DENSE, slow) == "only on fast links"
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_s", "words"),
+    [
+        (6.25e6, "50 Mbit/s"),
+        (1.25e8, "1 Gbit/s"),
+        (1.24999e8, "1 Gbit/s"),
+        (1.6e11, "1.28 Tbit/s"),
+        (125.0, "1 kbit/s"),
+        (0.5, "4 bit/s"),
+    ],
+)
+def test_a_rate_in_words(bytes_per_s, words):
+    assert rate(bytes_per_s) == words
+
+
+def test_the_extrapolation_says_that_it_is_a_model():
+    view = extrapolation_view(METHODS, **MEASURED)
+    title = view.figure.layout.title.text
+    assert title.startswith("A model, not measured")
+    assert view.sentence.startswith("A model, not measured")
+    words = [a.text for a in view.figure.layout.annotations]
+    assert {"8 workers", "64 workers", "2048 workers"} <= set(words)
+    lines = [t for t in view.figure.data if t.name in ("a tenth", "sparse", "local")]
+    assert len(lines) == 9
+    assert {line.line.dash for line in lines} == {"dash"}
+    # 2047 times 10 kB are 20 MB, more than dense's 2 MB.
+    sparse = view.table["method"].index("sparse")
+    assert view.table["saves time, 8 workers"][sparse].startswith("below")
+    assert view.table["saves time, 2048 workers"][sparse] != "everywhere"
+    assert not view.table["saves time, 2048 workers"][sparse].startswith("below")
+
+
+def test_lines_that_leave_the_picture_are_named():
+    heavy = replace(SPARSE, name="heavy", encode_s=0.5)
+    explorer = speedup_explorer((DENSE, heavy, TENTH), **MEASURED)
+    view = explorer.draw(workers=2048, latency="10 µs", overlap="after the backward")
+    notes = " ".join(a.text for a in view.figure.layout.annotations)
+    assert "Below the picture: heavy." in notes
+    assert "none by heavy" in view.sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"methods": [DENSE]}, "methods has 1"),
+        ({"compute_s": -1}, "compute_s=-1"),
+        ({"latency": "soon"}, "latency='soon'"),
+        ({"overlap": "never"}, "overlap='never'"),
+    ],
+)
+def test_views_that_cannot_be_drawn(change, words):
+    with pytest.raises(LabError, match=words):
+        extrapolation_view(**({"methods": METHODS} | MEASURED | change))
+
+
+# --- predicted against measured --------------------------------------------------
+
+
+def test_predicted_against_measured_by_hand():
+    rows = [
+        {"method": "dense", "link": "a", "predicted_ms": 110, "measured_ms": 100},
+        {"method": "dense", "link": "b", "predicted_ms": 60, "measured_ms": 100},
+        {"method": "top-k", "link": "a", "predicted_ms": 200, "measured_ms": 200},
+    ]
+    view = check_view(rows)
+    assert view.sentence.startswith("2 of 3 predicted step times are within 20 %")
+    assert "median error is 10 %" in view.sentence
+    assert "largest -40 % (dense at b: predicted 60 ms, measured 100" in view.sentence
+    assert view.table["error, %"] == [10, -40, 0]
+    diagonal = traces(view)["predicted = measured"]
+    assert diagonal.x == diagonal.y
+    drawn = [t for t in view.figure.data if t.mode == "markers" and t.x[0] is not None]
+    places = [(x, y) for t in drawn for x, y in zip(t.x, t.y, strict=True)]
+    assert places == [(100, 110), (100, 60), (200, 200)]
+    # Same link, same symbol; both axes alike, or the diagonal would not be one.
+    assert drawn[0].marker.symbol[0] == drawn[1].marker.symbol[0]
+    assert drawn[0].marker.symbol[0] != drawn[0].marker.symbol[1]
+    layout = view.figure.layout
+    assert layout.xaxis.range == layout.yaxis.range
+
+
+@pytest.mark.parametrize("wrong", [0, -1, math.nan])
+def test_a_time_that_cannot_be_compared(wrong):
+    row = {"method": "dense", "link": "a", "predicted_ms": 1.0, "measured_ms": wrong}
+    with pytest.raises(LabError, match="dense at a: measured_ms="):
+        check_view([row])
+    with pytest.raises(LabError, match="rows is empty"):
+        check_view([])
