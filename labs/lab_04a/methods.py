@@ -1,8 +1,8 @@
 """The arms of lab 04a: who sends what, and the four trials that each arm gets.
 
 Low-rank arms send bfloat16, PowerSGD too. The three arms of AGF send the bytes of four
-directions for every matrix; top-k and the threshold are set to come near that, local SGD
-and DiLoCo meet every 16 steps, which sends a sixteenth of float32 gradients.
+directions for every matrix; top-k and the threshold are set to come near that, local
+SGD and DiLoCo meet every 16 steps, which sends a sixteenth of float32 gradients.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Arm:
         title: as figures and text call it.
         make: the hook; None for arms that exchange weights.
         meet: for arms that exchange weights: from the model, what meets.
-        trials: four settings to choose from: `lr`, and what else `make` or `meet` takes.
+        trials: four settings to choose from: `lr`, and what `make` or `meet` takes.
     """
 
     title: str

@@ -1,8 +1,8 @@
 """Asynchronous training: gradients of weights that are no longer there.
 
-If no worker waits for the others, a gradient arrives when the weights have moved on: by
-W - 1 updates on average, if W workers are equally fast. One process can do that exactly:
-it computes each gradient, and applies it `delay` updates later.
+If no worker waits for the others, a gradient arrives when the weights have moved on:
+by W - 1 updates on average, if W workers are equally fast. One process can do that
+exactly: it computes each gradient, and applies it `delay` updates later.
 """
 
 from __future__ import annotations
