@@ -77,27 +77,28 @@ def on_counted_ranks(
 
     try:
         results = on_ranks(work, *arguments)
-    except (CheckFailed, RuntimeError) as error:
+    except Exception as error:
+        # Ranks whose messages differ end in some error. What differs says more.
         stuck = isinstance(error, CheckFailed)
         expect_same_messages([d.sizes for d in counted.values()], stuck)
         raise
     return results, torch.tensor(counted[0].sizes)
 
 
-def expect_same_messages(sizes: list[list[int]], to_the_end: bool) -> None:
+def expect_same_messages(sizes: list[list[int]], count_too: bool) -> None:
     """Fail if ranks sent different messages.
 
     Args:
         sizes: of each rank's messages.
-        to_the_end: count them, too. Ranks that an error stopped early have sent
-            fewer.
+        count_too: whether their number matters, too. Ranks that an error stopped
+            early have sent fewer.
 
     Raises:
         CheckFailed: they did.
     """
     for rank, others in enumerate(sizes):
         pairs = list(zip(sizes[0], others, strict=False))
-        counts_differ = to_the_end and len(others) != len(sizes[0])
+        counts_differ = count_too and len(others) != len(sizes[0])
         if counts_differ or any(a != b for a, b in pairs):
             raise CheckFailed(
                 "the same messages in the same order on all ranks",
@@ -552,6 +553,7 @@ def feedback_probes() -> Sequence[Arguments]:
         (3 * random(n, seed=n), 3 * random(n, seed=n + 1), compress)
         for n, compress in (
             (6, largest_third),
+            (12, largest_third),
             (9, round_in_place),
             (4, everything),
         )
