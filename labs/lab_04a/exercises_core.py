@@ -102,7 +102,7 @@ def expect_same_messages(sizes: list[list[int]], count_too: bool) -> None:
         if counts_differ or any(a != b for a, b in pairs):
             raise CheckFailed(
                 "the same messages in the same order on all ranks",
-                f"messages of {in_words(sizes[0])} numbers on rank 0, of "
+                f"messages of size {in_words(sizes[0])} on rank 0, of size "
                 f"{in_words(others)} on rank {rank}",
             )
 

@@ -192,10 +192,9 @@ def test_what_passes_the_first_checks_is_caught_by_a_later_one(exercise, mistake
     assert not verdict.wrong
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda each: each.id)
+@pytest.mark.parametrize("exercise", EXERCISES[:-1], ids=lambda each: each.id)
 def test_every_check_finds_something(exercise):
-    if exercise.launch is not None and not kernels.INTERPRETED:
-        pytest.skip("runs interpreted")
+    """The kernel's have a test of their own: mistakes take seconds there."""
     found = {run_checks(exercise, wrong.function).step for wrong in exercise.wrong}
     found |= {step for other, _, step in CAUGHT_AT if other is exercise}
     assert found == {name for name, _ in exercise.checks}
@@ -211,15 +210,16 @@ def test_a_kernel_that_writes_over_the_gradient_is_refused():
 # --- what messages say ---------------------------------------------------------
 
 
-def average_in_another_order(gradients, capacity, dist):
-    """Rank 1 sends its buckets from the end."""
-    buckets = core._buckets(gradients, capacity)
-    for bucket in buckets[::-1] if dist.get_rank() == 1 else buckets:
-        core._send(bucket, dist)
+def average_from_both_ends(gradients, capacity, dist):
+    """Rank 1 begins with the last gradient."""
+    mine = gradients[::-1] if dist.get_rank() == 1 else gradients
+    core.average_gradients(mine, capacity, dist)
 
 
-def average_in_another_order_of_one_size(gradients, capacity, dist):
-    core.average_gradients(gradients[:: -1 if dist.get_rank() == 1 else 1], 1, dist)
+def average_the_longest_first(gradients, capacity, dist):
+    """Orders by what the numbers are, which differs from rank to rank."""
+    mine = sorted(gradients, key=lambda g: -float(g.abs().max()))
+    core.average_gradients(mine, 1, dist)
 
 
 def average_only_some(gradients, capacity, dist):
@@ -231,16 +231,16 @@ def average_only_some(gradients, capacity, dist):
     ("mistake", "came"),
     [
         (
-            average_in_another_order,
-            "messages of 3 numbers on rank 0, of 1 on rank 1",
+            average_from_both_ends,
+            "messages of size 3 on rank 0, of size 2 on rank 1",
         ),
         (
-            average_in_another_order_of_one_size,
-            "messages of 2 numbers on rank 0, of 1 on rank 1",
+            average_the_longest_first,
+            "messages of size 1 on rank 0, of size 2 on rank 1",
         ),
         (
             average_only_some,
-            "messages of 3 numbers on rank 0, of 2 on rank 1",
+            "messages of size 3 on rank 0, of size 2 on rank 1",
         ),
     ],
 )
