@@ -102,17 +102,21 @@ def expect_same_messages(sizes: list[list[int]], count_too: bool) -> None:
         if counts_differ or any(a != b for a, b in pairs):
             raise CheckFailed(
                 "the same messages in the same order on all ranks",
-                f"messages of size {in_words(sizes[0])} on rank 0, of size "
-                f"{in_words(others)} on rank {rank}",
+                f"{messages(sizes[0])} on rank 0, {messages(others)} on rank {rank}",
             )
 
 
 def in_words(numbers: Sequence[int]) -> str:
     """3, 4 and 5."""
     texts = [str(number) for number in numbers]
-    if len(texts) < 2:
-        return texts[0] if texts else "no"
+    if len(texts) == 1:
+        return texts[0]
     return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def messages(sizes: Sequence[int]) -> str:
+    """Messages of size 3, 4 and 5."""
+    return f"messages of size {in_words(sizes)}" if sizes else "no message"
 
 
 # --- 4.1 average gradients ---------------------------------------------------
@@ -236,9 +240,9 @@ def average_messages(candidate: Candidate) -> None:
         if size_B.tolist() != wanted:
             numbers = in_words([g.numel() for g in gradients_WG[0]])
             raise CheckFailed(
-                f"messages of {in_words(wanted)} numbers for gradients of {numbers}, "
-                f"capacity {capacity}",
-                f"messages of {in_words(size_B.tolist())} numbers",
+                f"{messages(wanted)} for gradients of {numbers} numbers, capacity "
+                f"{capacity}",
+                messages(size_B.tolist()),
             )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from labs.lab_04a.exercises_core import (
     Arguments,
     Candidate,
-    in_words,
+    messages,
     on_counted_ranks,
     random,
 )
@@ -175,7 +175,7 @@ def low_rank_messages(candidate: Candidate) -> None:
             raise CheckFailed(
                 f"r (M + N) = {r * (M + N)} numbers sent for a matrix of {M} x {N}, "
                 f"r = {r}",
-                f"messages of {in_words(size_B.tolist())}",
+                messages(size_B.tolist()),
             )
 
 

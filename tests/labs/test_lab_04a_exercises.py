@@ -232,15 +232,15 @@ def average_only_some(gradients, capacity, dist):
     [
         (
             average_from_both_ends,
-            "messages of size 3 on rank 0, of size 2 on rank 1",
+            "messages of size 3 on rank 0, messages of size 2 on rank 1",
         ),
         (
             average_the_longest_first,
-            "messages of size 1 on rank 0, of size 2 on rank 1",
+            "messages of size 1 on rank 0, messages of size 2 on rank 1",
         ),
         (
             average_only_some,
-            "messages of size 3 on rank 0, of size 2 on rank 1",
+            "messages of size 3 on rank 0, messages of size 2 on rank 1",
         ),
     ],
 )
@@ -256,8 +256,22 @@ def test_wrong_buckets_without_a_name_have_a_cause():
 
     verdict = run_checks(core.AVERAGE, from_the_end)
     assert verdict.step == "messages" and not verdict.wrong
-    assert "messages of 8, 10, 7 and 6 numbers" in verdict.message
+    assert "messages of size 8, 10, 7 and 6" in verdict.message
     assert "in the order of the list" in verdict.message
+
+
+def test_no_message_at_all_is_said():
+    def by_other_means(u_MN, q_Nr, dist):
+        """Right, with collectives that are not counted."""
+        W = dist.get_world_size()
+        u_WMN = torch.empty(W, *u_MN.shape)
+        dist.all_gather_single(u_WMN, u_MN)
+        p_Mr = torch.linalg.qr(u_WMN.mean(0) @ q_Nr).Q
+        r_Nr = u_WMN.mean(0).T @ p_Mr
+        return p_Mr @ r_Nr.T, u_MN - p_Mr @ (p_Mr.T @ u_MN), r_Nr
+
+    verdict = run_checks(deep.LOW_RANK, by_other_means)
+    assert verdict.step == "messages" and "Yours: no message." in verdict.message
 
 
 def test_the_readers_own_error_is_shown_as_it_is():
