@@ -1,0 +1,398 @@
+"""Lab 04a's records in words and pictures. They are recorded, not live."""
+
+from __future__ import annotations
+
+import statistics
+from functools import partial
+from typing import Any
+
+import plotly.graph_objects as go
+
+from labs.lab_04a.experiments import DIRECTIONS, FEEDBACK, TARGET, TIMED
+from labs.lab_04a.link_model import MethodCost
+from labs.lab_04a.methods import ARMS, COMPARED, arm_of
+from labs.lab_04a.plan import HELD_OUT, LINKS
+from labsupport.claims.ledger import verdict_lines as ledger_lines
+from labsupport.claims.rows import Row, pick, record_rows, recorded_on
+from labsupport.claims.verdict import confidence
+from labsupport.explore import View, small_print
+from labsupport.explore.style import COLOURS
+
+CLAIMS = ("agf-traffic", "agf-time", "agf-cost", "agf-steps", "agf-scale")
+rows_of = partial(record_rows, "04a")
+verdict_lines = partial(ledger_lines, CLAIMS)
+
+
+def caption(experiment: str) -> str:
+    """Where a record comes from."""
+    return recorded_on(rows_of(experiment))
+
+
+def words(rows: list[Row], metric: str, digits: int = 3) -> str:
+    """ "2.089 (2.083 - 2.095)": median, lowest and highest."""
+    values = [row[metric] for row in rows if row[metric] is not None]
+    if not values:
+        return "never"
+    return (
+        f"{statistics.median(values):.{digits}f} "
+        f"({min(values):.{digits}f} - {max(values):.{digits}f})"
+    )
+
+
+def gaps(rows: list[Row], arm: str, baseline: str = "ddp") -> list[float]:
+    """Validation loss minus the baseline's of the same seed, nats a byte."""
+    found = []
+    for row in pick(rows, arm=arm):
+        (other,) = pick(rows, arm=baseline, seed=row["seed"])
+        found.append(row["validation"] - other["validation"])
+    return found
+
+
+def gap_words(found: list[float]) -> str:
+    """ "+0.092 [0.081, 0.103]"."""
+    mean, low, high = confidence(found)
+    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+FEEDBACK_NAMES = {
+    "ddp": "everything",
+    "top_k": "top-k, 2 %",
+    "top_k_forgets": "top-k, 2 %, no feedback",
+    "random_k": "random, 6 %",
+    "random_k_forgets": "random, 6 %, no feedback",
+    "low_rank": "4 directions",
+    "low_rank_forgets": "4 directions, no feedback",
+}
+assert FEEDBACK_NAMES.keys() == FEEDBACK.keys()
+
+
+def feedback_lines() -> list[str]:
+    """With and without error feedback."""
+    rows = rows_of("feedback")
+    lines = [f"{'sent':28}{'validation loss':>24}{'kB a step':>12}"]
+    for arm, name in FEEDBACK_NAMES.items():
+        mine = pick(rows, arm=arm)
+        kilobytes = statistics.median(row["sent"] for row in mine) / 1e3
+        lines.append(
+            f"{name:28}{words(mine, 'validation'):>24}{kilobytes:>12,.0f}"
+        )
+    return lines
+
+
+def opening_lines() -> list[str]:
+    """Top-k that forgets, beside everything: losses by seed."""
+    rows = rows_of("feedback")
+    lines = [f"{'':28}validation loss, by seed"]
+    for arm in ("ddp", "top_k_forgets"):
+        values = "".join(
+            f"{row['validation']:>8.3f}" for row in pick(rows, arm=arm)
+        )
+        lines.append(f"{FEEDBACK_NAMES[arm]:28}{values}")
+    return lines
+
+
+def feedback_answer() -> tuple[str, str]:
+    """The right choice of the prediction: where top-k with feedback ends."""
+    rows = rows_of("feedback")
+    ddp, kept, lost = (
+        statistics.median(r["validation"] for r in pick(rows, arm=arm))
+        for arm in ("ddp", "top_k", "top_k_forgets")
+    )
+    regained = (lost - kept) / (lost - ddp)
+    if regained > 0.9:
+        answer = "where everything is sent"
+    elif regained > 0.1:
+        answer = "somewhere between"
+    else:
+        answer = "where it was without feedback"
+    return answer, (
+        f"Everything: {ddp:.3f} nats a byte. Top-k without feedback {lost:.3f}, "
+        f"with feedback {kept:.3f}: {regained:.0%} of the way back."
+    )
+
+
+def feedback_view() -> View:
+    """Validation loss by step, with and without feedback, one seed a line."""
+    rows = rows_of("feedback")
+    figure = go.Figure()
+    table: dict[str, list[Any]] = {"arm": [], "seed": [], "last": []}
+    for number, arm in enumerate(("ddp", "top_k", "top_k_forgets")):
+        for place, row in enumerate(pick(rows, arm=arm)):
+            curve = row["curve"]
+            figure.add_scatter(
+                x=[25 * (i + 1) for i in range(len(curve))],
+                y=curve,
+                mode="lines",
+                name=FEEDBACK_NAMES[arm],
+                line={
+                    "color": COLOURS[number],
+                    "dash": ("solid", "dash", "dot")[number],
+                },
+                showlegend=place == 0,
+            )
+            table["arm"].append(FEEDBACK_NAMES[arm])
+            table["seed"].append(row["seed"])
+            table["last"].append(curve[-1])
+    figure.update_xaxes(title="step")
+    figure.update_yaxes(title="validation loss, nats a byte")
+    figure.update_layout(title="Error feedback, three seeds each")
+    small_print(figure, caption("feedback"))
+    return View(figure, feedback_answer()[1], table)
+
+
+def compared_lines() -> list[str]:
+    """Every arm at its best setting."""
+    rows = rows_of("compared")
+    lines = [
+        f"{'':26}{'kB a step':>10}{'against DDP, nats':>26}"
+        f"{'steps to ' + str(TARGET):>22}"
+    ]
+    for arm in COMPARED:
+        mine = pick(rows, arm=arm)
+        kilobytes = statistics.median(row["sent"] for row in mine) / 1e3
+        gap = "" if arm == "ddp" else gap_words(gaps(rows, arm))
+        steps = words(mine, "steps_to_target", 0)
+        lines.append(
+            f"{arm_of(arm).title:26}{kilobytes:>10,.0f}{gap:>26}{steps:>22}"
+        )
+    return lines
+
+
+def chosen_lines() -> list[str]:
+    """All trials: the loss of each arm's four settings."""
+    rows = rows_of("tune")
+    lines = [f"{'':26}{'validation loss of trials 1 to 4':>34}"]
+    for arm in COMPARED:
+        losses = [
+            statistics.fmean(
+                r["validation"] for r in pick(rows, arm=arm, trial=trial)
+            )
+            for trial in range(len(ARMS[arm].trials))
+        ]
+        best = min(range(len(losses)), key=losses.__getitem__)
+        cells = "".join(
+            f"{loss:>9.3f}{'*' if place == best else ' '}"
+            for place, loss in enumerate(losses)
+        )
+        lines.append(f"{arm_of(arm).title:26}{cells}")
+    return lines
+
+
+def experts_lines() -> list[str]:
+    """The same order with experts in the model?"""
+    rows = rows_of("experts")
+    lines = [f"{'':26}{'kB a step':>10}{'against DDP, nats':>26}"]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        kilobytes = (
+            statistics.median(r["sent"] for r in pick(rows, arm=arm)) / 1e3
+        )
+        gap = "" if arm == "ddp" else gap_words(gaps(rows, arm))
+        lines.append(f"{arm_of(arm).title:26}{kilobytes:>10,.0f}{gap:>26}")
+    return lines
+
+
+ALLOCATIONS = {
+    "agf_uniform": "all alike",
+    "agf_signal": "by signal",
+    "agf_random": "at random",
+}
+
+
+def budget_lines() -> list[str]:
+    """Loss by budget and by how it is shared out."""
+    rows = rows_of("budget")
+    lines = [
+        f"{'directions':>10}{'kB a step':>11}"
+        + "".join(f"{name:>24}" for name in ALLOCATIONS.values())
+    ]
+    for r in DIRECTIONS:
+        same = pick(rows, r=r)
+        kilobytes = statistics.median(row["sent"] for row in same) / 1e3
+        cells = "".join(
+            f"{words(pick(same, arm=arm), 'validation'):>24}"
+            for arm in ALLOCATIONS
+        )
+        lines.append(f"{r:>10}{kilobytes:>11,.0f}{cells}")
+    return lines
+
+
+def budget_view() -> View:
+    """Loss against bytes, a line for each way to share them out."""
+    rows = rows_of("budget")
+    figure = go.Figure()
+    table: dict[str, list[Any]] = {"shared out": [], "kB": [], "loss": []}
+    for number, (arm, name) in enumerate(ALLOCATIONS.items()):
+        sizes, middles = [], []
+        for r in DIRECTIONS:
+            mine = pick(rows, arm=arm, r=r)
+            sizes.append(statistics.median(row["sent"] for row in mine) / 1e3)
+            middles.append(
+                statistics.median(row["validation"] for row in mine)
+            )
+            figure.add_scatter(
+                x=[row["sent"] / 1e3 for row in mine],
+                y=[row["validation"] for row in mine],
+                mode="markers",
+                marker={"color": COLOURS[number], "symbol": number},
+                showlegend=False,
+            )
+            table["shared out"].append(name)
+            table["kB"].append(round(sizes[-1], 1))
+            table["loss"].append(round(middles[-1], 4))
+        figure.add_scatter(
+            x=sizes,
+            y=middles,
+            mode="lines",
+            name=name,
+            line={
+                "color": COLOURS[number],
+                "dash": ("solid", "dash", "dot")[number],
+            },
+        )
+    figure.update_xaxes(title="kB that a worker sends in a step", type="log")
+    figure.update_yaxes(title="validation loss, nats a byte")
+    figure.update_layout(title="Budget and loss")
+    small_print(figure, caption("budget"))
+    best = min(table["loss"])
+    return View(figure, f"The lowest median loss is {best:.3f}.", table)
+
+
+def clip_lines() -> list[str]:
+    """Loss by clipping."""
+    rows = rows_of("clip")
+    clips = list(dict.fromkeys(row["clip"] for row in rows))
+    lines = [
+        f"{'clip':26}" + "".join(f"{clip:>24}" for clip in clips),
+    ]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        cells = "".join(
+            f"{words(pick(rows, arm=arm, clip=clip), 'validation'):>24}"
+            for clip in clips
+        )
+        lines.append(f"{arm_of(arm).title:26}{cells}")
+    return lines
+
+
+def redundancy_view() -> View:
+    """The mean cosine between workers' gradients, over training."""
+    rows = rows_of("redundancy")
+    figure = go.Figure()
+    table: dict[str, list[Any]] = {"seed": [], "first step": [], "last": []}
+    for number, row in enumerate(rows):
+        size = row["window"]
+        figure.add_scatter(
+            x=[size * (i + 0.5) for i in range(len(row["cosines"]))],
+            y=row["cosines"],
+            mode="lines",
+            name=f"seed {row['seed']}",
+            line={
+                "color": COLOURS[number],
+                "dash": ("solid", "dash", "dot")[number % 3],
+            },
+        )
+        table["seed"].append(row["seed"])
+        table["first step"].append(row["first"])
+        table["last"].append(row["cosines"][-1])
+    figure.update_xaxes(title="step")
+    figure.update_yaxes(title="mean cosine of two workers", range=[-0.1, 1])
+    figure.update_layout(title="How alike workers' gradients are")
+    small_print(figure, caption("redundancy"))
+    first = statistics.median(table["first step"])
+    last = statistics.median(table["last"])
+    return View(
+        figure,
+        f"The first step's cosine is {first:.2f}, the last ones' {last:.2f} "
+        "(medians of the seeds).",
+        table,
+    )
+
+
+def stale_lines() -> list[str]:
+    """Loss by how late gradients come."""
+    rows = rows_of("stale")
+    rates = list(dict.fromkeys(row["lr"] for row in rows))
+    lines = [
+        f"{'updates late':>12}"
+        + "".join(f"{f'learning rate {rate:g}':>28}" for rate in rates)
+    ]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        late = 0 if arm == "fresh" else int(arm.removeprefix("late_"))
+        cells = "".join(
+            f"{words(pick(rows, arm=arm, lr=rate), 'validation'):>28}"
+            for rate in rates
+        )
+        lines.append(f"{late:>12}{cells}")
+    return lines
+
+
+LINK_NAMES = {
+    "unshaped": "unshaped",
+    "1gbit": "1 Gbit/s",
+    "200mbit": "200 Mbit/s",
+    "50mbit": "50 Mbit/s",
+    "held_out": HELD_OUT.replace("mbit", " Mbit/s"),
+    "one_slow": "1 Gbit/s, one 50",
+}
+
+
+def time_lines() -> list[str]:
+    """Milliseconds of a step, by link; the time saved against DDP."""
+    rows = rows_of("time")
+    lines = [
+        f"{'ms':26}" + "".join(f"{name:>18}" for name in LINK_NAMES.values())
+    ]
+    for arm in TIMED:
+        cells = ""
+        for link in LINK_NAMES:
+            mine = statistics.median(
+                row[f"ms_{link}"] for row in pick(rows, arm=arm)
+            )
+            dense = statistics.median(
+                row[f"ms_{link}"] for row in pick(rows, arm="ddp")
+            )
+            cells += f"{f'{mine:,.0f} ({1 - mine / dense:+.0%})':>18}"
+        lines.append(f"{arm_of(arm).title:26}{cells}")
+    return lines
+
+
+def encode_lines() -> list[str]:
+    """What packing and unpacking costs, and what is kept for it."""
+    rows = rows_of("encode")
+    lines = [f"{'':26}{'ms a step':>22}{'bytes kept a number':>22}"]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        mine = pick(rows, arm=arm)
+        kept = mine[0]["memory"] / mine[0]["numbers"]
+        lines.append(
+            f"{arm_of(arm).title:26}{words(mine, 'ms', 1):>22}{kept:>22.2f}"
+        )
+    return lines
+
+
+def method_costs() -> list[MethodCost]:
+    """The arms as the link model wants them, from the records; dense first."""
+    times = {row["arm"]: row for row in rows_of("time")}
+    encode = rows_of("encode")
+    found = []
+    for arm in TIMED:
+        sent = times[arm]["sent"]  # of one of two workers
+        gathers = arm == "top_k"
+        spent = [row["ms"] for row in pick(encode, arm=arm)]
+        dense = statistics.median(row["ms"] for row in pick(encode, arm="ddp"))
+        extra = statistics.median(spent) - dense if spent else 0.0
+        every = 16 if arm == "local_sgd" else 1
+        messages = {"ddp": 1, "bf16": 1, "local_sgd": 1 / 16}.get(arm, 2)
+        found.append(
+            MethodCost(
+                arm_of(arm).title,
+                "all_gather" if gathers else "all_reduce",
+                # Two workers: an all_reduce sends what it is given once.
+                sent,
+                messages,
+                max(0.0, extra / 1e3),
+                every,
+            )
+        )
+    return found
+
+
+assert set(LINK_NAMES) == {*LINKS, "held_out", "one_slow"}
