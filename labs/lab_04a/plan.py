@@ -33,6 +33,8 @@ GPT_PLANS: dict[Scale, Plan] = {
         lr=1e-3,
     ),
 }
+LIVE_STEPS: dict[Scale, int] = {"ci": 8, "cpu": 120, "gpu": 1000}
+"""How long the trainings in the notebook last."""
 EVALUATE_EVERY: dict[Scale, int] = {"ci": 4, "cpu": 25, "gpu": 100}
 """Steps between two looks at the validation text."""
 MIXTURE = {"experts": 8, "top_k": 2, "shared": 1, "d_expert": 64}

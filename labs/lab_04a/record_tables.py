@@ -395,4 +395,15 @@ def method_costs() -> list[MethodCost]:
     return found
 
 
+def step_times() -> tuple[float, float]:
+    """Seconds of a DDP step without waiting, and those of its backward.
+
+    The backward takes about two thirds of forward and backward: its products are two
+    of three. An assumption, not a measurement.
+    """
+    row = pick(rows_of("time"), arm="ddp")
+    compute = statistics.median(r["ms_unshaped"] for r in row) / 1e3
+    return compute, 2 / 3 * compute
+
+
 assert set(LINK_NAMES) == {*LINKS, "held_out", "one_slow"}

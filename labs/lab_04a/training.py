@@ -86,7 +86,7 @@ class Worker:
             # An expert that no token visits has no gradient.
             self.trained = DistributedDataParallel(
                 self.model,
-                broadcast_buffers=False,
+                forward_sync_buffers=False,
                 find_unused_parameters=architecture == "moe",
             )
             self.fusion.attach(self.trained)

@@ -208,7 +208,7 @@ def unequal() -> dict[str, Any]:
 def moved(fusion: Fusion) -> list[float]:
     """Bytes a step: by the method's formula, by the collectives, through sockets."""
     torch.manual_seed(0)
-    options = {"bucket_cap_mb": 100, "broadcast_buffers": False}
+    options = {"bucket_cap_mb": 100, "forward_sync_buffers": False}
     ddp = wrapped(GPT(LARGER), fusion, **options)
     tokens_BT = torch.randint(0, 256, (1, 8))
 

@@ -1,0 +1,649 @@
+# ---
+# jupyter:
+#   jupytext:
+#     custom_cell_magics: torchrun
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] id="title"
+# # 04a · Gradient fusion: what would have to be true?
+#
+# **In two hours you will train one model on four processes, send a fiftieth of its
+# gradients without losing any, derive how slow a link has to be for that to save half
+# of the time, and hold an article's five sentences against measurements.**
+#
+# | minutes | you will | what you take away |
+# |---|---|---|
+# | 0 – 14 | send the largest 2 % of every gradient | training that stalls |
+# | 14 – 36 | average gradients in buckets by hand | what data parallelism sends, and when |
+# | 36 – 42 | guess what a memory is worth | |
+# | 42 – 56 | write error feedback | nothing is lost, only late |
+# | 56 – 66 | train with your parts, on four processes | |
+# | 66 – 80 | derive an inequality | what saves time, and what cannot |
+# | 80 – 92 | play: links, workers, methods | where each method pays |
+# | 92 – 112 | hold five sentences against the record | five verdicts |
+# | 112 – 120 | recap and three questions | |
+#
+# Then, if you like, the deep parts: low-rank factors, significance and redundancy, a
+# budget of bytes, late gradients, AdaSum and a trap, the hook on real links, the
+# kernel. They stand at the end and nothing needs them.
+#
+# It builds on [lab 00](00_start_here.ipynb) and on the primer
+# [processes](primers/processes.ipynb): what a rank is, and what an all_reduce does.
+
+# %% id="parameters" tags=["parameters", "nbval-ignore-output"]
+scale = None  # "ci", "cpu" or "gpu"; None: what LABS_SCALE says, else "cpu"
+seed = 0
+world = 4  # ranks of the torchrun cells
+
+# %% id="setup" tags=["nbval-ignore-output"]
+import math
+
+import torch
+
+from labs.lab_04a import record_tables as record
+from labs.lab_04a.exercises_core import largest_third, on_counted_ranks
+from labs.lab_04a.plan import GPT_PLANS, LIVE_STEPS
+from labs.lab_04a.questions import QUESTIONS
+from labs.lab_04a.speedup_explorer import speedup_explorer
+from labsupport import Lab
+from labsupport.explore import show_figure
+
+lab = Lab("04a", scale=scale, seed=seed, world=world)
+SCALE, steps = lab.settings.scale, LIVE_STEPS[lab.settings.scale]
+print(GPT_PLANS[SCALE])
+
+# %% [markdown] id="problem"
+# ## Send only what matters (0 – 14 min)
+#
+# A press article of January 2026 tells of "Adaptive Gradient Fusion", by DeepSeek: in
+# training on many machines it "weighs the significance and redundancy of gradients in
+# real time", sends only the critical ones, and so cuts training time by 40 to 60 % and
+# cost by 30 to 50 %. We found no paper of that name, and no code. The real event of
+# those days was mHC ([lab 01](01_mhc_signal_stability.ipynb)), which has nothing to do
+# with it. So this lab builds what the article describes from published parts, on
+# PyTorch's real engine, and asks: *what would have to be true?*
+#
+# In **data parallelism** every worker has the whole model and a share of the batch. After
+# each backward the workers' gradients are averaged, so that all make the same update.
+# All of it travels, at every step: four bytes for every weight.
+#
+# The obvious thing: send the largest 2 % of the numbers, with their places, and take the
+# rest for zero. Below, four processes train a small GPT like that; and once more with
+# all gradients.
+
+# %% id="opening" tags=["nbval-ignore-output"]
+# %%torchrun --nproc {world} --name opening --push SCALE,seed,steps
+import torch
+import torch.distributed as dist
+
+from labs.lab_04a.live import forget, train_live
+
+torch.set_num_threads(1)
+dist.init_process_group(backend())
+for name, feedback in (("everything", None), ("largest", forget)):
+    loss = train_live(
+        "ddp",
+        seed,
+        SCALE,
+        dist,
+        lambda step, loss, name=name: log(step, **{name: loss}),
+        feedback=feedback,
+        steps=steps,
+    )
+    if dist.get_rank() == 0:
+        print(f"{name:10}: validation loss {loss:.3f} nats a byte")
+
+# %% [markdown] id="opening-text"
+# It learns, and then it hardly goes on. (At scale `ci`, with which this page was stored,
+# there are 8 steps, too few to see much.) The record has the whole training, three seeds:
+
+# %% id="opening-record" tags=["nbval-check-output"]
+print("\n".join(record.opening_lines()))
+
+# %% [markdown] id="average-intro"
+# ## What is sent, and when (14 – 36 min)
+#
+# Before we mend that: what do workers send without any trick? The gradients' mean over
+# $W$ workers is made by a **ring all-reduce**. Each worker cuts its numbers into $W$
+# pieces; in $W - 1$ rounds sums travel around the ring, in $W - 1$ more the results. So
+# of $n$ bytes each worker sends
+#
+# $$2\,\frac{W - 1}{W}\,n$$
+#
+# at most twice its gradients, however many workers there are. And it waits for
+# $2 (W - 1)$ messages, one after the other.
+#
+# A backward delivers gradients one by one, the last layer's first. Whatever is there can
+# travel while the rest is computed.
+
+# %% [markdown] id="average-text"
+# ## 4.1 · Average gradients in buckets · 15 minutes · ●●○
+#
+# Every worker has computed gradients from its own share of the batch. All need their
+# mean. A message for each gradient costs a latency each time; one message for all could
+# not leave before the last gradient is there. So neighbours travel together, in
+# **buckets**.
+#
+# `gradients` is a list of tensors, in the order in which the backward delivers them.
+# Fill buckets in that order with at most `capacity` *numbers*; a gradient that is larger
+# has a bucket to itself. For each bucket call `dist.all_reduce` once, with one flat
+# tensor: it leaves in that the *sum* over all ranks. Write the mean back, in place.
+
+
+# %% id="average" tags=["nbval-ignore-output"]
+@lab.exercise("4.1")
+def average_gradients(gradients, capacity, dist):
+    """Each gradient becomes, in place, its mean over all ranks."""
+    ### BEGIN SOLUTION
+    buckets, room = [], 0
+    for g in gradients:
+        if not buckets or g.numel() > room:
+            buckets.append([])
+            room = capacity
+        buckets[-1].append(g)
+        room -= g.numel()
+    for bucket in buckets:
+        flat = torch.cat([g.reshape(-1) for g in bucket])
+        dist.all_reduce(flat)
+        mean = flat / dist.get_world_size()
+        sizes = [g.numel() for g in bucket]
+        for g, piece in zip(bucket, mean.split(sizes), strict=True):
+            g.copy_(piece.view_as(g))
+    ### END SOLUTION
+
+
+# %% id="average-check" tags=["nbval-ignore-output"]
+lab.check("4.1")
+lab.hints("4.1")
+
+# %% [markdown] id="average-see-text"
+# Three practice ranks, 16 gradients each. The smaller the capacity, the more messages;
+# what arrives is the same.
+
+# %% id="average-see" tags=["nbval-check-output"]
+shapes = [(512, 128), (512,), (128, 512), (128,)] * 4
+
+
+def averaged(own, capacity, dist):
+    average_gradients(own, capacity, dist)
+    return own
+
+
+for capacity in (1, 70_000, 150_000, 10**9):
+    ranks = [[torch.full(s, 2.0 * w) for s in shapes] for w in range(3)]
+    means, size_B = on_counted_ranks(averaged, ranks, [capacity] * 3)
+    right = all((g == 2.0).all() for own in means for g in own)
+    print(
+        f"capacity {capacity:>10}: {len(size_B):2} messages, the largest "
+        f"of {int(size_B.max()):7,} numbers; means right: {right}"
+    )
+
+# %% [markdown] id="ddp-text"
+# `DistributedDataParallel`, DDP for short, does that: buckets of 25 MB, in the order of
+# the backward. And it has a **hook**: a function that gets a bucket's numbers and returns
+# what all workers agree on. Everything in this lab is such a hook
+# ([fusion/hook.py](../labsupport/distributed/fusion/hook.py)).
+#
+# ## What was not sent (36 – 42 min)
+#
+# Top-k forgets 98 % of every gradient. Suppose it kept them: each worker adds to its
+# next gradient what it has not sent so far, and only then picks the largest 2 %. That is
+# the whole change. Where does the loss end?
+
+# %% id="predict" tags=["nbval-ignore-output"]
+lab.predict(
+    "feedback",
+    "Top-k, 2 %, 300 steps, with a memory of what was not sent. Its loss ends",
+    [
+        "where everything is sent",
+        "somewhere between",
+        "where it was without feedback",
+    ],
+)
+
+# %% id="reveal" tags=["nbval-ignore-output"]
+answer, sentence = record.feedback_answer()
+view = record.feedback_view()
+lab.reveal("feedback", answer=answer, sentence=sentence, figure=view.figure)
+
+# %% [markdown] id="idea-text"
+# ## Error feedback (42 – 56 min)
+
+# %% [markdown] id="feedback-text"
+# ## 4.2 · Error feedback · 8 minutes · ●○○
+#
+# A worker owes what its gradient says, $g$, and what it has not sent so far, its
+# **residual** $e$. It compresses both together, and keeps what was not sent:
+#
+# $$u = g + e, \qquad \text{sent} = C(u), \qquad e \leftarrow u - \text{sent}$$
+#
+# ([Karimireddy et al. 2019](https://arxiv.org/abs/1901.09847), Algorithm 2). Return what
+# is sent, and the new residual. Leave `g` and `e` as they are. `compress` is a
+# function of one tensor. It may write into the tensor that it is given, and may return
+# it, so hand it a copy.
+
+
+# %% id="feedback" tags=["nbval-ignore-output"]
+@lab.exercise("4.2")
+def with_feedback(g, e, compress):
+    """What is sent of g + e, and the new residual."""
+    ### BEGIN SOLUTION
+    u = g + e
+    sent = compress(u.clone())
+    residual = u - sent
+    return sent, residual
+    ### END SOLUTION
+
+
+# %% id="feedback-check" tags=["nbval-ignore-output"]
+lab.check("4.2")
+lab.hints("4.2")
+
+# %% [markdown] id="feedback-see-text"
+# Nothing is lost: all that was sent, plus the last residual, is the sum of all
+# gradients. Take a gradient of six numbers that is the same at every step; each time the
+# two largest of $u$ are sent. The share of each number that has arrived after 60 steps:
+
+# %% id="feedback-see" tags=["nbval-check-output"]
+steps, g = 60, torch.tensor([1.0, 2.0, 3.0, 5.0, 6.0, 7.0]).sqrt()
+for name in ("without", "with"):
+    e, arrived = torch.zeros(6), torch.zeros(6)
+    for _ in range(steps):
+        sent, left = with_feedback(g, e, largest_third)
+        e = left if name == "with" else torch.zeros(6)
+        arrived += sent
+    shares = ", ".join(f"{x:.0%}" for x in arrived / (steps * g))
+    print(f"{name:7} feedback: {shares}")
+conserved = torch.allclose(arrived + e, steps * g)
+print(f"arrived + residual = all gradients: {conserved}")
+
+# %% [markdown] id="train-text"
+# ## Train with your part (56 – 66 min)
+#
+# The cell below sends your function to four processes. There it stands in a hook: for
+# each parameter it gets gradient and residual, and what it returns is sent.
+
+# %% id="live" tags=["nbval-ignore-output"]
+# %%torchrun --nproc {world} --name live --push SCALE,seed,steps,with_feedback
+import torch
+import torch.distributed as dist
+
+from labs.lab_04a.live import train_live
+
+torch.set_num_threads(1)
+dist.init_process_group(backend())
+loss = train_live(
+    "top_k", seed, SCALE, dist, log, feedback=with_feedback, steps=steps
+)
+if dist.get_rank() == 0:
+    print(f"with your feedback: validation loss {loss:.3f} nats a byte")
+
+# %% [markdown] id="share-intro"
+# ## When does sending less save time? (66 – 80 min)
+
+# %% [markdown] id="share-text"
+# ## 4.3 · What has to be true · 10 minutes · ●●○
+#
+# Take the time of a step without compression as 1. A part of it, the **exposed** share
+# $f$, is communication that nothing overlaps with. Compression by a **ratio** $c$ (bytes
+# before over bytes after) leaves a $c$-th of that, and costs an **overhead** $h$, a
+# share of the same step.
+#
+# What share of the step is saved? And, the other way round, how large has the exposed
+# share to be for `goal` to be saved, at this ratio and overhead? Return both. With a
+# ratio of 1 no exposed share is enough: `math.inf`. (A need above 1 is no mistake: it
+# says that no step has so much to save.)
+
+
+# %% id="share" tags=["nbval-ignore-output"]
+@lab.exercise("4.3")
+def saved_and_needed(exposed, ratio, overhead, goal):
+    """The share of a step saved; the exposed share that saves `goal`."""
+    ### BEGIN SOLUTION
+    kept = 1 - 1 / ratio
+    saved = exposed * kept - overhead
+    needed = (goal + overhead) / kept if kept else math.inf
+    return saved, needed
+    ### END SOLUTION
+
+
+# %% id="share-check" tags=["nbval-ignore-output"]
+lab.check("4.3")
+lab.hints("4.3")
+
+# %% [markdown] id="share-see-text"
+# With $f$, $c$ and $h$ as above,
+#
+# $$\text{saved} = f\,\left(1 - \frac{1}{c}\right) - h \;\ge\; \text{goal}
+# \quad\Longleftrightarrow\quad f \;\ge\; \frac{\text{goal} + h}{1 - 1/c}$$
+#
+# The article promises 40 to 60% less time. Without any overhead, so much of a step has
+# to be exposed communication:
+
+# %% id="share-see" tags=["nbval-check-output"]
+print(f"{'ratio':>8}{'for 40%':>10}{'for 60%':>10}")
+for ratio in (1, 2, 4, 15, 100, math.inf):
+    needs = [saved_and_needed(0.0, ratio, 0.0, goal)[1] for goal in (0.4, 0.6)]
+    print(f"{ratio:>8}" + "".join(f"{need:>10.2f}" for need in needs))
+
+# %% [markdown] id="play-text"
+# ## Play: where does it pay? (80 – 92 min)
+#
+# The picture puts measured numbers into a model of links: how many bytes each method
+# sends, how long it packs and unpacks, how long a step computes. Up: the share of a step
+# that is saved. The grey line is $f$, and nobody gets above it.
+#
+# Try this:
+# 1. 2 workers, gradients travel after the backward. From which bandwidth down does
+#    low-rank fusion save 40 %?
+# 2. The same, beside the backward. What happens to $f$ on a 1 Gbit/s link?
+# 3. 2048 workers. Which method loses most, and why?
+
+# %% id="speedup" tags=["nbval-ignore-output"]
+speedup_explorer(
+    record.method_costs(), *record.step_times(), 2, record.caption("time")
+).show()
+
+# %% [markdown] id="claim-text"
+# ## Do the claims hold? (92 – 112 min)
+#
+# **The comparison.** A GPT on four workers, 300 steps. Every arm had four settings to
+# choose from, tried on one seed; the best was run on five others. Gap: the mean
+# difference to DDP with the same seed, and its 95 % interval.
+
+# %% id="compared" tags=["nbval-check-output"]
+print("\n".join(record.compared_lines()))
+
+# %% [markdown] id="significance-text"
+# **Does significance matter?** The same budgets, shared out in three ways: alike, by
+# signal, at random.
+
+# %% id="budget-record" tags=["nbval-check-output"]
+print("\n".join(record.budget_lines()))
+
+# %% id="budget-picture" tags=["nbval-ignore-output"]
+view = record.budget_view()
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="redundancy-text"
+# **Are workers redundant?** The mean cosine between two workers' gradients:
+
+# %% id="redundancy" tags=["nbval-ignore-output"]
+view = record.redundancy_view()
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="time-text"
+# **Time.** Milliseconds of a step of two workers, on links that were really shaped.
+
+# %% id="time-record" tags=["nbval-check-output"]
+print("\n".join(record.time_lines()))
+
+# %% id="verdicts" tags=["nbval-check-output"]
+print("\n".join(record.verdict_lines()))
+
+# %% id="beliefs" tags=["nbval-ignore-output"]
+lab.beliefs("agf-time")
+
+# %% id="questions" tags=["nbval-ignore-output"]
+lab.quiz(*QUESTIONS)
+
+# %% [markdown] id="deep"
+# # Deep parts
+#
+# Each stands alone. Times are for someone who has done the core.
+
+# %% [markdown] id="low-rank-text"
+# ## 4.4 · Two thin factors · 12 minutes · ●●●
+#
+# Top-k sends other places from every worker, so messages cannot be added up on their
+# way. **Low-rank fusion** can: each step of it is linear in what a worker owes, $u_i$.
+# With $Q$ a few directions that all ranks share ([PowerSGD](https://arxiv.org/abs/1905.13727),
+# Algorithms 1 and 2),
+#
+# $$P = \text{orth}\!\left(\tfrac1W \textstyle\sum_i u_i Q\right), \qquad
+# R_i = u_i^\top P, \quad R = \tfrac1W \textstyle\sum_i R_i$$
+#
+# $$\text{fused} = P R^\top, \qquad e_i \leftarrow u_i - P R_i^\top, \qquad Q \leftarrow R$$
+#
+# orth makes the columns of a matrix orthonormal: `torch.linalg.qr(x).Q`. The last
+# assignment is the **warm start**: the next step looks where there was most in this one.
+#
+# Return fused, this rank's residual, and the next $Q$. Only the two thin factors may
+# travel, $r(M + N)$ numbers. all_reduce works in place and adds up.
+
+
+# %% id="low-rank" tags=["nbval-ignore-output"]
+@lab.exercise("4.4")
+def low_rank_mean(u_MN, q_Nr, dist):
+    """fused_MN, the same on all ranks; residual_MN; next_q_Nr."""
+    ### BEGIN SOLUTION
+    W = dist.get_world_size()
+    p_Mr = u_MN @ q_Nr
+    dist.all_reduce(p_Mr)
+    p_Mr = torch.linalg.qr(p_Mr / W).Q
+    mine_Nr = u_MN.T @ p_Mr
+    r_Nr = mine_Nr.clone()
+    dist.all_reduce(r_Nr)
+    r_Nr = r_Nr / W
+    return p_Mr @ r_Nr.T, u_MN - p_Mr @ mine_Nr.T, r_Nr
+    ### END SOLUTION
+
+
+# %% id="low-rank-check" tags=["nbval-ignore-output"]
+lab.check("4.4")
+lab.hints("4.4")
+
+# %% [markdown] id="low-rank-see-text"
+# Two practice ranks with the same matrix of 64 × 48, whose singular values fall by a
+# fifth from one to the next. No residual, so that the warm start shows alone: how far
+# fused is from the matrix after 1, 2 and 8 steps, relative to it, and how far the best
+# matrix of that rank.
+
+# %% id="low-rank-see" tags=["nbval-check-output"]
+generator = torch.Generator().manual_seed(0)
+a_MN = torch.randn(64, 48, generator=generator)
+left_MN, _, right_NN = torch.linalg.svd(a_MN, full_matrices=False)
+size_N = 0.8 ** torch.arange(48.0)
+u_MN = (left_MN * size_N) @ right_NN
+for r in (1, 2, 4, 8):
+    q_Nr, off = torch.randn(48, r, generator=generator), []
+    for _ in range(8):
+        found, size_B = on_counted_ranks(low_rank_mean, [u_MN] * 2, [q_Nr] * 2)
+        fused_MN, _, q_Nr = found[0]
+        off.append(float((fused_MN - u_MN).norm() / u_MN.norm()))
+    best = float(size_N[r:].norm() / size_N.norm())
+    print(
+        f"r = {r}: {int(size_B.sum()):4} of {64 * 48} numbers, off by "
+        f"{off[0]:.2f}, {off[1]:.2f}, {off[7]:.2f}; the best {best:.2f}"
+    )
+
+# %% [markdown] id="judge-text"
+# ## 4.5 · Significant, or redundant? · 8 minutes · ●●○
+#
+# The article weighs the significance of gradients, and how redundant workers are.
+# Low-rank fusion can tell both for each direction $j$, from two numbers that are the same
+# on all ranks: $\sigma_j^2 = |R_j|^2$, the squared length of the mean, and $\bar E_j$, the
+# mean of the workers' squared lengths $|R_{ij}|^2$.
+#
+# Suppose that $R_{ij} = s_j +$ noise, independent from worker to worker. Then on average
+# $\bar E_j = |s_j|^2 + v_j$ with $v_j$ the energy of the noise; and in the mean of $W$
+# workers a $W$-th of it is left, $\sigma_j^2 = |s_j|^2 + v_j / W$. Solve for $|s_j|^2$.
+#
+# Return for each direction the **signal**, an estimate of $|s_j|^2$ without bias; and the
+# **coherence** $\sigma_j^2 / \bar E_j$: 1 where all send the same, so that all but one are
+# redundant, $1 / W$ where they send nothing but noise, and 0 where nobody sends anything.
+# $W$ is at least 2.
+
+
+# %% id="judge" tags=["nbval-ignore-output"]
+@lab.exercise("4.5")
+def judge_directions(sigma2_r, energy_r, W):
+    """signal_r and coherence_r."""
+    ### BEGIN SOLUTION
+    signal_r = (W * sigma2_r - energy_r) / (W - 1)
+    there = energy_r > 0
+    coherence_r = torch.where(
+        there, sigma2_r / energy_r.where(there, 1.0), 0.0
+    )
+    return signal_r, coherence_r
+    ### END SOLUTION
+
+
+# %% id="judge-check" tags=["nbval-ignore-output"]
+lab.check("4.5")
+lab.hints("4.5")
+
+# %% [markdown] id="judge-see-text"
+# Eight workers, directions of 1000 numbers with a known $|s|^2$ of 100, and more and more
+# noise. Mean of 100 steps:
+
+# %% id="judge-see" tags=["nbval-check-output"]
+generator = torch.Generator().manual_seed(0)
+s_N1 = torch.full((1000, 1), 0.1**0.5)
+print(f"{'noise':>8}{'sigma2':>9}{'signal':>9}{'coherence':>12}")
+for noise in (0.0, 100.0, 1000.0):
+    noise_WNS = torch.randn(8, 1000, 100, generator=generator)
+    r_WNS = s_N1 + (noise / 1000) ** 0.5 * noise_WNS
+    sigma2_S = r_WNS.mean(0).square().sum(0)
+    energy_S = r_WNS.square().sum(1).mean(0)
+    signal_S, coherence_S = judge_directions(sigma2_S, energy_S, 8)
+    print(
+        f"{noise:>8g}{sigma2_S.mean():>9.1f}{signal_S.mean():>9.1f}"
+        f"{coherence_S.mean():>12.2f}"
+    )
+
+# %% [markdown] id="budget-text"
+# ## 4.6 · A budget of bytes · 6 minutes · ●○○
+#
+# How many directions may a step use? That depends on the link, on headers, on vectors
+# that travel whole. Instead of modelling all that, measure the bytes of a step and
+# correct: an **integral controller** goes on from where it is, by a `gain` times the
+# relative error,
+#
+# $$x \leftarrow x + \text{gain} \cdot
+# \frac{\text{target} - \text{measured}}{\text{target}} \cdot x$$
+#
+# Return the next $x$, a number that is not rounded and at least 1. (Who counts directions
+# rounds it; kept unrounded, small errors add up until they count.)
+
+
+# %% id="budget" tags=["nbval-ignore-output"]
+@lab.exercise("4.6")
+def next_directions(x, measured, target, gain):
+    """How many directions to ask for next."""
+    ### BEGIN SOLUTION
+    error = (target - measured) / target
+    return max(1.0, x + gain * error * x)
+    ### END SOLUTION
+
+
+# %% id="budget-check" tags=["nbval-ignore-output"]
+lab.check("4.6")
+lab.hints("4.6")
+
+# %% [markdown] id="budget-see-text"
+# A method that sends 640 bytes a direction and 1500 besides, which the controller does
+# not know. After step 8 the budget is halved.
+
+# %% id="budget-see" tags=["nbval-check-output"]
+x, gain = 2.0, 0.5
+for step in range(16):
+    target = 8000 if step < 8 else 4000
+    sent = 1500 + 640 * round(x)
+    if step % 2 == 0:
+        print(f"step {step:2}: {round(x):2} directions, {sent} of {target}")
+    x = next_directions(x, sent, target, gain)
+
+# %% [markdown] id="stale-text"
+# ## Late gradients · 5 minutes
+#
+# The article also speaks of asynchronous updates. If no worker waits, a gradient comes
+# when the weights have moved on, by $W - 1$ updates on average.
+
+# %% id="stale" tags=["nbval-check-output"]
+print("\n".join(record.stale_lines()))
+
+# %% [markdown] id="clip-text"
+# ## AdaSum, and a trap · 6 minutes
+#
+# [AdaSum](https://arxiv.org/abs/2006.02924) adds gradients that are orthogonal, and
+# averages those that agree. Its result is up to $W$ times as long as the mean. Look at
+# it with clipping at 1, then with clipping off:
+
+# %% id="clip" tags=["nbval-check-output"]
+print("\n".join(record.clip_lines()))
+
+# %% [markdown] id="kernel-text"
+# ## 4.K · The kernel: add and measure in one pass · 10 minutes · ●○○
+#
+# Every method begins with $u = g + e$, and most want to know how large $u$ is: for
+# clipping, for a threshold, for a noise scale. In PyTorch the sum and the norm each go
+# over memory again. One kernel reads $g$ and $e$ once, writes $u$ in $e$'s place, and
+# adds up the squares while they are in registers.
+#
+# A program has a block of `BLOCK` neighbours, and stores *one* number, the block's sum of
+# $u^2$, at place `b` of `square_ptr`. (A second kernel adds those up, always in the same
+# order. With atomic additions the order would change from run to run, and so would the
+# last bits; ranks that decide by them would drift apart.)
+#
+# Write the lines that are missing: load, add, store, sum, store. The last block may not
+# be full.
+
+# %% id="kernel-setup" tags=["nbval-ignore-output"]
+import kernels
+from kernels.language import jit, tl
+from labs.lab_04a.kernels_ours import BLOCK
+from labsupport.explore.memory_map import memory_map
+
+
+# %% id="kernel" tags=["nbval-ignore-output"]
+@lab.exercise("4.K")
+@jit
+def stats_kernel(g_ptr, e_ptr, square_ptr, n, BLOCK: tl.constexpr):
+    b = tl.program_id(0)
+    i = b * BLOCK + tl.arange(0, BLOCK)
+    ### BEGIN SOLUTION
+    g = tl.load(g_ptr + i, mask=i < n, other=0.0)
+    u = g + tl.load(e_ptr + i, mask=i < n, other=0.0)
+    tl.store(e_ptr + i, u, mask=i < n)
+    tl.store(square_ptr + b, tl.sum(u * u, axis=0))
+    ### END SOLUTION
+
+
+# %% id="kernel-check" tags=["nbval-ignore-output"]
+lab.check("4.K")
+lab.hints("4.K")
+
+# %% [markdown] id="kernel-map-text"
+# 40 numbers in three blocks, the last one not full. Move the slider through the
+# programs: what each reads, and where it writes.
+
+# %% id="kernel-map" tags=["nbval-ignore-output"]
+if kernels.INTERPRETED:
+    g_n, e_n, square_B = torch.randn(40), torch.randn(40), torch.zeros(3)
+    memory_map(stats_kernel, (3,), g_n, e_n, square_B, 40, BLOCK=BLOCK).show()
+
+# %% id="kernel-run" tags=["nbval-check-output"]
+g_n, e_n = torch.linspace(-2, 2, 40), torch.linspace(1, 3, 40)
+u_n, _, square_B = stats_kernel(g_n, e_n)
+print(f"u = g + e: {torch.equal(u_n, g_n + e_n)}; {len(square_B)} blocks")
+total = square_B.sum()
+print(f"sum of squares {total:.0f}, its root {total.sqrt():.1f}")
+
+# %% [markdown] id="kernel-real"
+# The course's own kernels do more at once:
+#
+# - [gradient_stats](../kernels/gradient_stats.py): yours, with the largest size and the
+#   product with a reference;
+# - [gradient_select](../kernels/gradient_select.py): numbers above a threshold, packed,
+#   and what is not sent left behind;
+# - [gradient_quantise](../kernels/gradient_quantise.py): 8 bits, their error kept;
+# - [gradient_project](../kernels/gradient_project.py) and
+#   [gradient_residual](../kernels/gradient_residual.py): to thin factors and back.
