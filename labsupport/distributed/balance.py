@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from labsupport.errors import LabError
@@ -219,7 +219,7 @@ class CostFit:
         return StepCost(self.fixed, products / squares)
 
 
-def line(points: Iterable[tuple[float, float]]) -> tuple[float, float]:
+def line(points: Collection[tuple[float, float]]) -> tuple[float, float]:
     """Intercept and slope of the least-squares line; x must not all be equal."""
     n = len(points)
     x_mean = sum(x for x, _ in points) / n
