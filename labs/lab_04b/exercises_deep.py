@@ -216,7 +216,10 @@ def goodput_by_hand(candidate: Candidate) -> None:
     """Compute 1 + 8/2 / 2 = 3, exchange 4: T = 7 or 5."""
     for gamma, T in ((1.0, 7.0), (2.0, 5.0)):
         came = candidate(8, 2, 1.0, 0.5, 4.0, gamma, 24.0, 8)
-        asked = f"B = B_0 = 8, W = 2, a = 1, c = 0.5, n = 4, gamma = {gamma:g}: 8 / {T:g}"
+        asked = (
+            f"B = B_0 = 8, W = 2, a = 1, c = 0.5, n = 4, gamma = {gamma:g}: "
+        )
+        asked += f"8 / {T:g}"
         expect_number(came, 8 / T, asked)
     came = candidate(40, 2, 1.0, 0.5, 4.0, 1.0, 24.0, 8)
     expect_number(
