@@ -209,6 +209,6 @@ def losses(found: Explored, scale: Scale) -> dict[str, Any]:
         if row["validation"] == row["validation"]  # others are NaN
     ]
     return {
-        "validation": round(mean_loss(found.model, validation(scale, 96)), 5),
+        "validation": round(mean_loss(found.model, validation(scale, 64)), 5),
         "curve": curve[:CHECKS],
     }

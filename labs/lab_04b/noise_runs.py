@@ -66,8 +66,7 @@ def watched_steps(
     """
     plan, corpus = GPT_PLANS[scale], Corpus.load()
     device = next(model.parameters()).device
-    recipe = Recipe(sequences, lr)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, Recipe(sequences, lr))
     seen = step = 0
     while seen < sequences:
         B = min(next_batch(step), sequences - seen)
@@ -226,7 +225,7 @@ def batch_row(
         taken.append(measured.batch)
     places = [i * (len(taken) - 1) // 7 for i in range(8)]
     return {
-        "validation": round(mean_loss(model, validation(scale, 96)), 5),
+        "validation": round(mean_loss(model, validation(scale, 64)), 5),
         "steps": len(taken),
         "batches": [taken[i] for i in places],
     }

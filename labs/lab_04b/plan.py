@@ -17,7 +17,7 @@ GPT_PLANS: dict[Scale, Plan] = {
     ),
     "cpu": Plan(
         GPTConfig(d_model=64, n_layers=2, n_heads=4, d_ff=160, max_len=64),
-        steps=320,
+        steps=240,
         batch_size=8,
         length=64,
         lr=4e-3,
@@ -30,7 +30,7 @@ GPT_PLANS: dict[Scale, Plan] = {
         lr=2e-3,
     ),
 }
-SHORT_TEXT: dict[Scale, int] = {"ci": 500, "cpu": 20_000, "gpu": 4_000_000}
+SHORT_TEXT: dict[Scale, int] = {"ci": 500, "cpu": 16_000, "gpu": 4_000_000}
 """Bytes of the changed task's training text, which is read about eight times."""
 CHECKS = 8
 """Validations along a training, at equal numbers of gradients."""
