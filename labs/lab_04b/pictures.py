@@ -133,6 +133,7 @@ def recovery_view(equal: Courses, balanced: Courses, until: int) -> View:
     figure.update_layout(
         title="A slow rank that becomes fast",
         margin={"t": 120, "r": 64},
+        yaxis={"title": "samples", "rangemode": "tozero"},
         yaxis2={
             "title": "ms a step",
             "overlaying": "y",
@@ -142,7 +143,6 @@ def recovery_view(equal: Courses, balanced: Courses, until: int) -> View:
         },
     )
     figure.update_xaxes(title="step")
-    figure.update_yaxes(title="samples", rangemode="tozero", selector={})
     before = [course["batch"][until - 1] for course in balanced]
     after = [course["batch"][-1] for course in balanced]
     sentence = (

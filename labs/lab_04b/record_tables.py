@@ -195,10 +195,12 @@ def share_lines() -> list[str]:
     rows = rows_of("slices")
     lines = [f"{'of the path a plane shows':28}{'random':>12}{'path':>12}"]
     for arm in slices.ARMS:
-        cells = "".join(
-            f"{statistics.median(r['share'] for r in pick(rows, arm=arm, plane=p)):>12.1%}"
-            for p in slices.PLANES
-        )
+        mine = pick(rows, arm=arm)
+        shares = [
+            statistics.median(row["share"] for row in pick(mine, plane=plane))
+            for plane in slices.PLANES
+        ]
+        cells = "".join(f"{share:>12.1%}" for share in shares)
         lines.append(f"{NAMES[arm]:28}{cells}")
     return lines
 
