@@ -41,7 +41,7 @@ def average_gradient(gradient_P: Tensor, b: int, dist: Any) -> Tensor:
         dist: `torch.distributed`, with a process group.
     """
     W = dist.get_world_size()
-    B = torch.tensor([float(b)])
+    B = torch.tensor([float(b)], device=gradient_P.device)
     dist.all_reduce(B)
     weighted_P = gradient_P * (W * b / B.item())
     dist.all_reduce(weighted_P)

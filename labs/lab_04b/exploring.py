@@ -142,31 +142,38 @@ def train_gpt(
     steps = gradients or plan.steps
     seed_everything(seed)
     model = GPT(plan.config).to(settings.device)
-    hooks: dict[str, Any] = {}
+    loss_fn, attached = None, []  # what hangs on the optimizer
     average: EMA | LAWA | None = None
     if arm in ("sam", "asam"):
         assert trial.strength is not None
         steps //= GRADIENTS_PER_STEP
         sam = SAM(trial.strength, adaptive=arm == "asam")
-        hooks = {"loss_fn": sam.loss, "prepare": sam.attach}
-    elif arm == "ema":
+        loss_fn, attached = sam.loss, [sam.attach]
+    elif arm in ("ema", "lawa"):
         assert trial.strength is not None
-        average = EMA(model, trial.strength)
-    elif arm == "lawa":
-        assert trial.strength is not None
-        average = LAWA(model, int(trial.strength), max(1, steps // SNAPSHOTS))
+        average = (
+            EMA(model, trial.strength)
+            if arm == "ema"
+            else LAWA(model, int(trial.strength), max(1, steps // SNAPSHOTS))
+        )
+        attached = [average.attach]
     found = Explored(Run(model, title, steps), model)
     every = max(1, steps // keep) if keep else 0
     taken = [0]
 
-    def follow(current: nn.Module) -> dict[str, float]:
+    def counts() -> nn.Module:
+        """The weights that count: the last ones, or the averaged ones."""
+        return model if average is None else average.model
+
+    def keep_point(*_: Any) -> None:
         taken[0] += 1
-        if average is not None:
-            average.follow(current)
         if every and taken[0] % every == 0:
-            shown = current if average is None else average.model
-            found.path.append(flat(shown))
-        return {}
+            found.path.append(flat(counts()))
+
+    def prepare(optimizer: torch.optim.Optimizer) -> None:
+        for attach in attached:
+            attach(optimizer)
+        optimizer.register_step_post_hook(keep_point)
 
     check = validation(scale, 16)
     found.run = train(
@@ -175,17 +182,14 @@ def train_gpt(
         steps=steps,
         lr=trial.lr,
         settings=settings,
-        measure=follow,
-        eval_fn=lambda m: mean_loss(
-            m if average is None else average.model, check
-        ),
+        loss_fn=loss_fn,
+        prepare=prepare,
+        eval_fn=lambda _: mean_loss(counts(), check),
         eval_every=max(1, steps // CHECKS),
         live=live,
         title=title,
-        **hooks,
     )
-    if average is not None:
-        found.model = average.model
+    found.model = counts()
     return found
 
 

@@ -9,11 +9,13 @@ weights, to be evaluated or kept in place of the last ones.
 EMA is Polyak averaging with a fading memory of about 1 / (1 - d) steps. LAWA is
 latest weight averaging (Kaddour 2022, arXiv 2209.14981).
 
-Hand `follow` to `train(measure=...)`:
+Both hang on the optimizer, so that they have seen a step before it is evaluated:
 
     average = EMA(model, decay=0.99)
-    run = train(model, ..., measure=average.follow)
+    run = train(model, ..., prepare=average.attach)
     loss = mean_loss(average.model, batches)
+
+The model has to be on its device by then: the average is made of it as it is.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class EMA:
     It begins with the weights after the first step.
 
     Args:
-        model: gives the shapes; it is not changed.
+        model: what is trained; it is not changed.
         decay: d, above 0 and below 1.
 
     Raises:
@@ -44,12 +46,16 @@ class EMA:
     def __init__(self, model: nn.Module, decay: float) -> None:
         if not 0 < decay < 1:
             raise LabError(f"decay={decay}: use a number between 0 and 1.")
+        self.trained = model
         self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
-    def follow(self, model: nn.Module) -> dict[str, float]:
-        """Take the weights after a step; the empty dict is no column of the table."""
-        self.averaged.update_parameters(model)
-        return {}
+    def update(self) -> None:
+        """Take the weights after a step."""
+        self.averaged.update_parameters(self.trained)
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update after each step of the optimizer, for `train(prepare=...)`."""
+        optimizer.register_step_post_hook(lambda *_: self.update())
 
     @property
     def model(self) -> nn.Module:
@@ -65,7 +71,7 @@ class LAWA:
     kept, so it takes k times the memory of the weights.
 
     Args:
-        model: gives the shapes; it is not changed.
+        model: what is trained; it is not changed.
         latest: k, how many snapshots are averaged.
         every: n, steps between snapshots.
 
@@ -79,14 +85,18 @@ class LAWA:
                 raise LabError(f"{name}={value}: use at least 1.")
         self.snapshots: deque[list[Tensor]] = deque(maxlen=latest)
         self.every, self.steps = every, 0
-        self._model = copy.deepcopy(model)
+        self.trained, self._model = model, copy.deepcopy(model)
 
-    def follow(self, model: nn.Module) -> dict[str, float]:
+    def update(self) -> None:
         """Count a step, and take a snapshot if it is time for one."""
         self.steps += 1
         if self.steps % self.every == 0:
-            self.snapshots.append([p.detach().clone() for p in model.parameters()])
-        return {}
+            now = [p.detach().clone() for p in self.trained.parameters()]
+            self.snapshots.append(now)
+
+    def attach(self, optimizer: torch.optim.Optimizer) -> None:
+        """Update after each step of the optimizer, for `train(prepare=...)`."""
+        optimizer.register_step_post_hook(lambda *_: self.update())
 
     @property
     @torch.no_grad()

@@ -14,7 +14,7 @@ def walk(average, values):
     found = average(model)
     for value in values:
         nn.init.constant_(model.weight, value)
-        assert found.follow(model) == {}
+        found.update()
     assert model.weight.item() == values[-1]
     return found.model.weight.item()
 
@@ -43,12 +43,28 @@ def test_averaging_leaves_the_training_as_it_is():
     model = nn.Linear(3, 2)
     before = [p.clone() for p in model.parameters()]
     for average in (EMA(model, 0.9), LAWA(model, 2, 1)):
-        average.follow(model)
+        average.update()
         with torch.no_grad():
             for p in average.model.parameters():
                 p.add_(1.0)
     for p, wanted in zip(model.parameters(), before, strict=True):
         assert torch.equal(p, wanted)
+
+
+def test_a_step_is_in_the_average_before_it_is_evaluated():
+    """SGD from 8 with gradient 1: 7, 6, 5, 4; means 7, 6.5, 5.75, 4.875."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 8.0)
+    seen = []
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    average = EMA(model, 0.5)
+    average.attach(optimizer)
+    for _ in range(4):
+        optimizer.zero_grad()
+        model(torch.ones(1)).sum().backward()
+        optimizer.step()
+        seen.append(average.model.weight.item())
+    assert seen == [7.0, 6.5, 5.75, 4.875]
 
 
 @pytest.mark.parametrize(
