@@ -9,7 +9,7 @@ from typing import Any
 from labs.lab_04b.plan import RANK_PLANS, SLOW
 from labs.lab_04b.rank_program import courses
 from labs.lab_04b.workers import Course
-from labsupport.distributed.balance import CostFit, StepCost, balanced_time
+from labsupport.distributed.balance import StepCost, balanced_time
 from labsupport.settings import Scale
 
 ARMS = {
@@ -62,14 +62,21 @@ def idle_share(every: Sequence[Course]) -> float:
 
 
 def measured_costs(every: Sequence[Course]) -> list[StepCost]:
-    """a_i and c_i of every rank, fitted to all of its steps but the first."""
+    """Every rank's median time per sample in the settled steps.
+
+    Batches hardly differ by then, so a fixed time cannot be told apart; it is in c_i.
+    """
     found = []
     for course in every:
-        fit = CostFit(window=len(course.batch))
-        steps = zip(course.batch, course.begin, course.ready, strict=True)
-        for batch, begin, ready in list(steps)[1:]:
-            fit.add(batch, ready - begin)
-        found.append(fit.cost)
+        part = settled(course)
+        steps = zip(
+            course.batch[part],
+            course.begin[part],
+            course.ready[part],
+            strict=True,
+        )
+        each = [(ready - begin) / batch for batch, begin, ready in steps]
+        found.append(StepCost(0.0, statistics.median(each)))
     return found
 
 

@@ -6,7 +6,7 @@ from labs.lab_04b import balance_runs
 from labs.lab_04b.pictures import recovery_view, step_ms, timeline_view
 from labs.lab_04b.plan import RANK_PLANS, SLOW
 from labs.lab_04b.workers import Course, train_unequal
-from labsupport.distributed.balance import StepCost
+from labsupport.distributed.balance import StepCost, balanced_time
 from labsupport.errors import LabError
 from labsupport.exercise.practice import on_ranks
 
@@ -108,6 +108,8 @@ def test_idle_and_step_time_by_hand():
     assert step_ms([vars(course) for course in every], 2) == pytest.approx(10_000)
     costs = balance_runs.measured_costs(every)
     assert costs == [StepCost(0, 0.75), StepCost(0, 2.25)]
+    # Of 8 samples: 8 / (1 / 0.75 + 1 / 2.25) s.
+    assert balanced_time(costs, 8) == pytest.approx(4.5)
 
 
 def test_the_timeline_says_who_waits():
