@@ -44,6 +44,6 @@ def slice_row(
         "y": [round(y, 4) + 0.0 for y in chosen.y],
         "grid": losses_on(chosen, model, batches),
         "path": [[round(v, 4) for v in p] for p in chosen.path_K2.tolist()],
-        "share": round(chosen.share, 4),
+        "share": round(chosen.share, 6),
         "rise": round(rise(model, batches), 4),
     }
