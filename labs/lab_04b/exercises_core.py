@@ -14,7 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from labsupport.distributed.balance import StepCost, balanced_batches
+from labsupport.distributed.balance import (
+    StepCost,
+    balanced_batches,
+    gradient_weight,
+)
 from labsupport.exercise import CheckFailed, Exercise, WrongAnswer
 from labsupport.exercise.check import expect_close, same_as, show_values
 from labsupport.exercise.practice import on_ranks
@@ -43,7 +47,7 @@ def average_gradient(gradient_P: Tensor, b: int, dist: Any) -> Tensor:
     W = dist.get_world_size()
     B = torch.tensor([float(b)], device=gradient_P.device)
     dist.all_reduce(B)
-    weighted_P = gradient_P * (W * b / B.item())
+    weighted_P = gradient_P * gradient_weight(b, int(B.item()), W)
     dist.all_reduce(weighted_P)
     return weighted_P / W
 

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn.utils import parameters_to_vector
 
 from labs.lab_04b.exercises_core import filter_direction
+from labsupport.errors import LabError
 from labsupport.train.loop import Batch
 
 SIDE = 21
@@ -33,15 +34,15 @@ def loss_of(
     The model itself is not changed.
     """
     names = [name for name, _ in model.named_parameters()]
+    device = next(model.parameters()).device
+    here = [tuple(part.to(device) for part in batch) for batch in batches]
 
     @torch.no_grad()
     def loss(weights: Sequence[Tensor]) -> Tensor:
         given = {
             f"model.{name}": w for name, w in zip(names, weights, strict=True)
         }
-        each = [
-            functional_call(Scored(model), given, batch) for batch in batches
-        ]
+        each = [functional_call(Scored(model), given, batch) for batch in here]
         return torch.stack(each).mean()
 
     return loss
@@ -126,7 +127,14 @@ def path_plane(model: nn.Module, path: Sequence[Tensor]) -> Plane:
 
     Principal components of the path's points, seen from the end. Here alpha is a
     distance, not relative to rows.
+
+    Raises:
+        LabError: a path of fewer than 3 points, which has no two directions.
     """
+    if len(path) < 3:
+        raise LabError(
+            f"A path of {len(path)} points: use at least 3, for a plane through it."
+        )
     end_P = parameters_to_vector(weights_of(model))
     away_KP = torch.stack([w_P - end_P for w_P in path])
     both = torch.linalg.svd(away_KP, full_matrices=False).Vh[:2]

@@ -20,7 +20,11 @@ from labsupport.nn import GPT
 from labsupport.settings import Scale, choose_settings, seed_everything
 from labsupport.tasks.corpus import Corpus
 from labsupport.train import Recipe, make_optimizer, mean_loss
-from labsupport.train.noise_scale import NoiseScale, two_batch_estimate
+from labsupport.train.noise_scale import (
+    NoiseScale,
+    small_batch,
+    two_batch_estimate,
+)
 
 GROUPS = 4
 """G: each batch is computed in so many parts, whose gradients are compared."""
@@ -73,17 +77,23 @@ def watched_steps(
         batch = corpus.batch(
             "train", step, batch_size=B, length=plan.length, seed=seed
         )
-        parts = zip(*(x.to(device).chunk(GROUPS) for x in batch), strict=True)
-        found = [_gradient(model, *part) for part in parts]
-        losses, each_GP = zip(*found, strict=True)
-        mean_P = torch.stack(each_GP).mean(0)
-        small = sum(g.square().sum().item() for g in each_GP) / GROUPS
+        parts = list(
+            zip(*(x.to(device).chunk(GROUPS) for x in batch), strict=True)
+        )
+        sizes = [len(tokens_BT) for tokens_BT, _ in parts]
+        losses, each_GP = zip(
+            *(_gradient(model, *part) for part in parts), strict=True
+        )
+        pairs = list(zip(sizes, each_GP, strict=True))
+        mean_P = sum(size * g_P for size, g_P in pairs) / B
+        small = sum(g.square().sum().item() for g in each_GP) / len(sizes)
         big = mean_P.square().sum().item()
-        signal, noise = two_batch_estimate(small, big, B / GROUPS, B)
+        signal, noise = two_batch_estimate(small, big, small_batch(sizes), B)
         rate = Recipe(sequences, lr * (B / base) ** 0.5)
         update(model, optimizer, mean_P, rate, seen)
         seen, step = seen + B, step + 1
-        yield Measured(sum(losses) / GROUPS, B, signal, noise)
+        loss = sum(n * each for n, each in zip(sizes, losses, strict=True)) / B
+        yield Measured(loss, B, signal, noise)
 
 
 def _gradient(

@@ -87,8 +87,9 @@ def train_unequal(
         watch: called after each step with `step` and named numbers.
 
     Raises:
-        LabError: repeats that do not fit the ranks, an unknown policy, or batches
-            that are no division of the whole.
+        LabError: repeats that do not fit the ranks, an unknown policy, batches
+            that are no division of the whole, or a gradient that is no finite number
+            (all ranks see the same one, so all end).
     """
     W, rank = dist.get_world_size(), dist.get_rank()
     if len(repeats) != W or min(repeats) < 1:
@@ -117,7 +118,10 @@ def train_unequal(
         model, *(x[:1].to(device) for x in data(0)), times=2
     )  # to warm up
     meet(dist, device)
-    zero = time.perf_counter()
+    now = time.perf_counter()
+    zero = everyones(now, dist, device)[0]  # rank 0's
+    if abs(zero - now) > 1:  # ranks of another machine have another clock
+        zero = now
     for step in range(steps):
         first = sum(batches[:rank])
         mine = slice(first, first + batches[rank])
@@ -173,12 +177,21 @@ def update(
     recipe: Recipe,
     step: int,
 ) -> None:
-    """One step of the optimizer with this gradient."""
+    """One step of the optimizer with this gradient.
+
+    Raises:
+        LabError: a gradient that is NaN or infinite; the weights are left alone.
+    """
     weights = list(model.parameters())
     sizes = [w.numel() for w in weights]
     for w, part in zip(weights, gradient_P.split(sizes), strict=True):
         w.grad = part.view_as(w).clone()
-    nn.utils.clip_grad_norm_(weights, recipe.clip)
+    norm = nn.utils.clip_grad_norm_(weights, recipe.clip)
+    if not norm.isfinite():
+        raise LabError(
+            f"Step {step + 1}: the mean gradient is no finite number. One rank's is "
+            "enough for that: look for it there."
+        )
     for group in optimizer.param_groups:
         group["lr"] = recipe.learning_rate(step)
     optimizer.step()

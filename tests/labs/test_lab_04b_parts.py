@@ -165,6 +165,11 @@ def test_planes_hold_the_end_and_the_path(trained):
     )
 
 
+def test_a_path_of_two_points_spans_no_plane(trained):
+    with pytest.raises(LabError, match="A path of 2 points: use at least 3"):
+        landscape.path_plane(trained.model, trained.path[:2])
+
+
 def test_rise_is_zero_where_the_loss_does_not_depend_on_weights(trained):
     class Flat(torch.nn.Module):
         def __init__(self, curvature):
@@ -211,6 +216,24 @@ def test_a_watched_step_is_a_plain_step():
     # What was put in comes out: |g_B|^2 = |G|^2 + tr / B.
     assert first.signal + first.noise / batch == pytest.approx(square, rel=1e-4)
     assert len(list(steps)) == 2
+
+
+def test_groups_of_unequal_size_are_weighed():
+    """Batches of 7 in groups of 2, 2, 2 and 1."""
+    watched, plain = (noise_runs.fresh_model(1, "ci") for _ in range(2))
+    first = next(
+        noise_runs.watched_steps(
+            watched, 1, "ci", lr=4e-3, sequences=7, next_batch=lambda s: 7, base=7
+        )
+    )
+    tokens, targets = exploring.Corpus.load().batch(
+        "train", 0, batch_size=7, length=GPT_PLANS["ci"].length, seed=1
+    )
+    loss = plain.loss(tokens, targets)
+    grads = torch.autograd.grad(loss, list(plain.parameters()))
+    square = sum(g.square().sum().item() for g in grads)
+    assert first.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert first.signal + first.noise / 7 == pytest.approx(square, rel=1e-4)
 
 
 def test_the_adaptive_batch_follows_the_noise():

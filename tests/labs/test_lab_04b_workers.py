@@ -3,6 +3,7 @@
 import pytest
 
 from labs.lab_04b import balance_runs
+from labs.lab_04b.exercises_core import average_gradient
 from labs.lab_04b.pictures import recovery_view, step_ms, timeline_view
 from labs.lab_04b.plan import RANK_PLANS, SLOW
 from labs.lab_04b.workers import Course, train_unequal
@@ -86,6 +87,16 @@ def test_times_are_in_order_and_none_is_missing():
 def test_bad_input_gets_a_sentence(options, sentence):
     with pytest.raises(LabError, match=sentence):
         courses(**options)
+
+
+def test_one_ranks_nan_ends_all_with_a_sentence():
+    def broken(gradient_P, b, dist):
+        if dist.get_rank() == 1:
+            gradient_P = gradient_P * float("nan")
+        return average_gradient(gradient_P, b, dist)
+
+    with pytest.raises(LabError, match="Step 1: the mean gradient is no finite numb"):
+        courses(average=broken)
 
 
 # --- what is read off a course ----------------------------------------------
