@@ -207,8 +207,8 @@ AVERAGE = Exercise(
         "B samples, is what one process would compute.",
         "B is the sum of b over ranks: `dist.all_reduce` on a tensor that holds b. "
         "Your weight is W * b / B, and the sum is divided by W.",
-        "`weighted_P = gradient_P * (W * b / B)`, `dist.all_reduce(weighted_P)` sums "
-        "in place, `return weighted_P / W`.",
+        "Three lines: your gradient times its weight, a new tensor; `dist.all_reduce` "
+        "on that, which sums in place; and the sum divided by W.",
     ),
 )
 

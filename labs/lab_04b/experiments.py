@@ -10,6 +10,7 @@ from labs.lab_04b.landscape import rise
 from labs.lab_04b.plan import GPT_PLANS
 from labsupport.claims.record import Experiment, load_record
 from labsupport.claims.rows import Row, pick
+from labsupport.errors import LabError
 from labsupport.settings import Scale
 
 TUNING = (0, 1, 2)
@@ -32,9 +33,15 @@ def best_trial(arm: str, scale: Scale) -> Trial:
     """The setting with the lowest mean loss over the tuning seeds.
 
     Raises:
-        LabError: the tuning has not been recorded at this scale.
+        LabError: the tuning has not been recorded at this scale, or not all of it.
     """
     rows = pick(load_record("04b", "tuning", scale)["rows"], arm=arm)
+    wanted = len(TRIALS[arm]) * len(TUNING)
+    if len(rows) < wanted:
+        raise LabError(
+            f"The tuning of {arm} has {len(rows)} of {wanted} rows: finish it first, "
+            f"`labs record 04b tuning --scale {scale}`."
+        )
 
     def mean(trial: int) -> float:
         return statistics.fmean(

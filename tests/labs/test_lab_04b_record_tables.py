@@ -7,13 +7,14 @@ import statistics
 
 import pytest
 
+from labs.lab_04b import experiments, slices
 from labs.lab_04b import record_tables as tables
-from labs.lab_04b import slices
 from labs.lab_04b.exploring import ARMS, NAMES, TRIALS
 from labs.lab_04b.landscape_explorer import landscape_explorer
 from labsupport.claims.record import load_record
 from labsupport.claims.rows import pick
 from labsupport.claims.verdict import judge
+from labsupport.errors import LabError
 from tests.labs.every_view import every_view
 
 
@@ -57,6 +58,18 @@ def test_the_best_setting_is_the_one_that_was_reported():
         name = NAMES["plain" if row["arm"] == "half" else row["arm"]]
         assert tables.setting_words(row) == best[name]
     assert len(lines) == len(ARMS) + sum(len(trials) for trials in TRIALS.values())
+
+
+def test_half_a_tuning_chooses_nothing(monkeypatch):
+    rows = load_record("04b", "tuning", "ci")["rows"]
+    chosen = experiments.best_trial("sam", "ci")
+    assert chosen in TRIALS["sam"]
+    for kept, sentence in ((rows[:-1], "lawa has 17 of 18"), ([], "0 of 18 rows")):
+        monkeypatch.setattr(
+            experiments, "load_record", lambda *_, kept=kept: {"rows": kept}
+        )
+        with pytest.raises(LabError, match=sentence):
+            experiments.best_trial("lawa", "ci")
 
 
 def test_every_arm_has_its_line():
