@@ -299,10 +299,14 @@ view = recovery_view(equal, balanced, until)
 show_figure(view.figure, view.sentence)
 
 # %% id="live-costs" tags=["nbval-ignore-output"]
-print("milliseconds for a sample, fitted before the change and at the end:")
+half = RANK_PLANS[chosen].batch_size // 2
+print(f"fitted ms for {half} samples, before the change and at the end:")
 for rank, course in enumerate(balanced):
-    before, after = (1e3 * course["per_sample"][i] for i in (until - 2, -1))
-    print(f"rank {rank}: {before:.2f}, then {after:.2f}")
+    before, after = (
+        1e3 * (course["fixed"][i] + half * course["per_sample"][i])
+        for i in (until - 2, -1)
+    )
+    print(f"rank {rank}: {before:.1f}, then {after:.1f}")
 
 # %% id="live-timeline" tags=["nbval-ignore-output"]
 view = timeline_view(balanced, until - 3, until + 3, "Around the change")
