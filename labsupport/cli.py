@@ -25,15 +25,14 @@ app = typer.Typer(
 @app.command("list")
 def list_labs() -> None:
     """Show every lab and how far you are."""
+    from labsupport.build.names import exercise_ids
     from labsupport.exercise.progress import read_progress
     from labsupport.workcopy import lab_titles
 
     tried = read_progress().get("exercises", {})
     for name, title in lab_titles().items():
-        prefix = f"{name[:2].lstrip('0') or '0'}{name[2:3].strip('_')}."
-        if name.startswith("primers/"):  # P.1 belongs to primers/processes
-            prefix = f"{name.removeprefix('primers/')[0].upper()}."
-        passed = [n for n, e in tried.items() if n.startswith(prefix) and e["passed"]]
+        # Not by the number's beginning: 04a and 04b share 4.1 to 4.12.
+        passed = [n for n in exercise_ids(name) if tried.get(n, {}).get("passed")]
         state = f"  passed: {', '.join(passed)}" if passed else ""
         typer.echo(f"{name:32} {title}{state}")
 

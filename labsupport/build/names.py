@@ -57,6 +57,12 @@ def source_path(name: str) -> Path:
     return paths.LABS / "src" / f"{name}.py"
 
 
+def exercise_ids(name: str) -> list[str]:
+    """The exercises of a lab in the order of its notebook: "4.7", "4.8", ..."""
+    source = source_path(name).read_text(encoding="utf-8")
+    return re.findall(r'^@lab\.exercise\("([^"]+)"\)', source, re.MULTILINE)
+
+
 def edition_path(name: str, edition: Edition) -> Path:
     """The notebook that the build writes."""
     folder = paths.LABS / "solved" if edition == "solved" else paths.LABS

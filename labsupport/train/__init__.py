@@ -3,7 +3,8 @@
 `plan` says what is trained, `recipe` how the weights move, `loop` does one step
 after the other, `run` holds what came of it, `live` shows it, `checkpoint` keeps
 it on disk (`keeper`: as long as the disk allows), `interrupt` stops it, and
-`session` puts these together as `train`.
+`session` puts these together as `train`. Beside the loop: `averaging` (EMA, LAWA) and
+`sharpness` (SAM, ASAM), which hang on the optimizer, and `noise_scale`.
 """
 
 from labsupport.train.checkpoint import (

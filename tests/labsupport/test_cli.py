@@ -6,9 +6,14 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from labsupport.course_map import STOPS, map_sentence, passed_labs
+from labsupport import paths
+from labsupport.build.names import exercise_ids, find_lab, lab_names
+from labsupport.cli import app
+from labsupport.course_map import STOPS, built_labs, map_sentence, passed_labs
 from labsupport.doctor import examine
+from labsupport.errors import LabError
 
 
 def labs(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -37,6 +42,28 @@ def test_bad_input_is_one_line_and_a_bad_exit(arguments, sentence, tmp_path):
     assert sentence in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
     assert "Traceback" not in answer.stderr
+
+
+def test_a_lab_with_a_letter_finds_its_files(tmp_path, monkeypatch):
+    """04a and 04b share a number, so 4.7 is no prefix's business."""
+    sources = tmp_path / "src"
+    sources.mkdir()
+    for name, number in (("04a_one", "4.1"), ("04b_two", "4.7")):
+        text = f'# # 04 · {name}\n@lab.exercise("{number}")\ndef f(x):\n    pass\n'
+        (sources / f"{name}.py").write_text(text)
+    monkeypatch.setattr(paths, "LABS", tmp_path)
+    assert [exercise_ids(name) for name in lab_names()] == [["4.1"], ["4.7"]]
+    assert find_lab("04b") == find_lab("4b") == find_lab("two") == "04b_two"
+    with pytest.raises(LabError, match="could be any of: 04a_one, 04b_two"):
+        find_lab("04")
+    assert built_labs() == {"04"}
+    passed = {number: {"passed": True} for number in ("4.1", "4.7", "4.K")}
+    (tmp_path / "progress.json").write_text(json.dumps({"exercises": passed}))
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    monkeypatch.setenv("JPY_SESSION_NAME", "a person")
+    assert passed_labs() == {"04"}
+    shown = CliRunner().invoke(app, ["list"]).stdout.splitlines()
+    assert [line.partition("passed: ")[2] for line in shown] == ["4.1", "4.7"]
 
 
 def test_list_names_lab_00(tmp_path):

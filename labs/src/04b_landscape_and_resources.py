@@ -1,0 +1,804 @@
+# ---
+# jupyter:
+#   jupytext:
+#     custom_cell_magics: torchrun
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] id="title"
+# # 04b · Landscape and resources
+#
+# **In two hours you will see one slow process hold up three, give every one the
+# number of samples that suits it, look at the loss around a trained model, and find
+# out whether looking around while training pays.**
+#
+# | minutes | you will | what you take away |
+# |---|---|---|
+# | 0 – 12 | train on four processes, one of them slow | who computes, who waits |
+# | 12 – 18 | guess what balancing can save | |
+# | 18 – 34 | read the equations, weigh gradients | unequal batches, the same gradient |
+# | 34 – 52 | balance | a closed form, and whole numbers |
+# | 52 – 62 | train with your parts | balance found, lost and found again |
+# | 62 – 82 | cut a slice of the loss | what a slice shows, and what it cannot |
+# | 82 – 96 | play: planes and paths, many workers | |
+# | 96 – 114 | hold two sentences against the record | two verdicts |
+# | 114 – 120 | recap and three questions | |
+#
+# Then, if you like, the deep parts: the gradient noise scale, batches that follow it,
+# goodput, and what SAM and averaging do. They stand at the end and nothing needs them.
+#
+# It builds on [lab 00](00_start_here.ipynb) and the
+# [processes primer](primers/processes.ipynb): ranks, and `all_reduce`. Nothing of lab
+# 04a is needed. There is no kernel here: all that is new happens between processes, or
+# in weights as a whole.
+
+# %% id="parameters" tags=["parameters", "nbval-ignore-output"]
+scale = None  # "ci", "cpu" or "gpu"; None: what LABS_SCALE says, else "cpu"
+seed = 0
+world = 4  # ranks of the opening's torchrun cell
+
+# %% id="setup" tags=["nbval-ignore-output"]
+import math
+
+import torch
+
+from labs.lab_04b import balance_explorer as workers
+from labs.lab_04b import record_tables as record
+from labs.lab_04b.exercises_core import filter_direction
+from labs.lab_04b.exploring import Trial, train_gpt, validation
+from labs.lab_04b.landscape import loss_of, random_direction, weights_of
+from labs.lab_04b.landscape_explorer import landscape_explorer
+from labs.lab_04b.pictures import recovery_view, slices_view, timeline_view
+from labs.lab_04b.plan import GPT_PLANS, RANK_PLANS, SLOW
+from labs.lab_04b.questions import QUESTIONS
+from labs.lab_04b.workers import train_unequal
+from labsupport import Lab
+from labsupport.exercise.practice import on_ranks
+from labsupport.explore import show_figure
+
+lab = Lab("04b", scale=scale, seed=seed, world=world)
+torch.set_num_threads(1)  # such small tensors: a second thread only waits
+chosen = lab.settings.scale
+print(RANK_PLANS[chosen])
+
+# %% [markdown] id="problem"
+# ## One slow rank (0 – 12 min)
+#
+# A press article describes a system that re-balances work over unequal machines for
+# "maximal utilization", and explores the loss landscape so as not to get stuck. No
+# paper with that system is known. Both ideas are older, and you will build them.
+#
+# We begin with the machines. In data-parallel training every rank computes the
+# gradient of its own samples, then all meet, and the mean of their gradients moves the
+# weights. Four ranks do that below, with equal batches. The last of them is **slow**:
+# it computes each of its gradients three times and throws two away. So it does real
+# work, as a slower processor or a busy neighbour would make it do.
+
+# %% id="opening" tags=["nbval-ignore-output"]
+# %%torchrun --nproc 4 --name slow --push chosen,seed
+import torch.distributed as dist
+
+from labs.lab_04b.plan import SLOW
+from labs.lab_04b.workers import train_unequal
+from labsupport.distributed.pinning import pin_to_core
+
+dist.init_process_group(backend())
+core = pin_to_core(dist.get_rank())
+course = train_unequal(
+    dist,
+    chosen,
+    seed,
+    repeats=(1, 1, 1, SLOW),
+    policy="equal",
+    steps=8,
+    device=device(),
+)
+share("course", vars(course))
+print(f"rank {dist.get_rank()} on core {core}: {course.batch[0]} samples")
+
+# %% id="opening-see" tags=["nbval-ignore-output"]
+every = [slow[rank].course for rank in range(4)]
+view = timeline_view(every, 3, 5, "Three steps, equal batches, rank 3 slow")
+show_figure(view.figure, view.sentence)
+
+# %% id="opening-check" tags=["nbval-check-output"]
+batches = {b for course in every for b in course["batch"]}
+print(f"equal batches: {len(batches) == 1}")
+print(f"one loss for all: {len({str(c['loss']) for c in every}) == 1}")
+
+# %% [markdown] id="opening-text"
+# Grey is waiting. Whatever the other three do, each step lasts as long as the slow
+# one's. All times are read from one clock, on the ranks, while they work. (At scale
+# `ci`, with which this page was stored, a step is so small that chance decides much.)
+#
+# Each rank is pinned to a core. If there are fewer cores than ranks, several share one
+# and take turns: with two cores rank 3 shares its core with rank 1, and ranks 0 and 2
+# share the other. Then blue is also the time in which a rank could compute and another
+# had the core. So from here on we take *two* ranks, each with a core of its own, where
+# times are to be believed. How it goes on with more, the closed form says.
+#
+# ## Guess (12 – 18 min)
+
+# %% id="predict" tags=["nbval-ignore-output"]
+lab.predict(
+    "saving",
+    "Four workers; the last takes three times as long for a sample. Give each "
+    "the number of samples that suits it, as many in all. A step gets shorter "
+    "by",
+    workers.CHOICES,
+)
+
+# %% id="reveal" tags=["nbval-ignore-output"]
+answer, sentence = workers.saving_answer()
+view = workers.draw(3.0, 4, 0.0)
+lab.reveal("saving", answer=answer, sentence=sentence, figure=view.figure)
+
+# %% [markdown] id="reveal-after"
+# *Why was I wrong?* The slow worker is a quarter of the workers, and so one may think
+# that a quarter is at stake. But with equal batches *all* work at its pace, three
+# times slower than they could. Balanced, the four together are as good as
+# 3 + 1/3 fast workers.
+#
+# ## The idea (18 – 24 min)
+#
+# Worker $i$ takes a fixed time $a_i$ for a step, whatever its batch, and $c_i$ for each
+# of its $b_i$ samples. All meet at the end, so the slowest decides:
+#
+# $$T_i = a_i + c_i\,b_i, \qquad \text{step} = \max_i T_i, \qquad \sum_i b_i = B$$
+#
+# If one worker ended earlier than another, it could take a sample from that one. So at
+# the best division all end at the same time $T$. Then $b_i = (T - a_i) / c_i$, and as
+# these sum to $B$,
+#
+# $$T = \frac{B + \sum_i a_i / c_i}{\sum_i 1 / c_i}$$
+#
+# | symbol | meaning | shape | in code |
+# |---|---|---|---|
+# | $W$, $B$ | workers (ranks), samples of a step | | `W`, `B` |
+# | $b_i$ | samples of worker $i$ | $W$ | `b`, on its rank |
+# | $a_i$, $c_i$ | fixed time, time per sample | $W$ | `a_W`, `c_W` |
+# | $g_i$ | mean gradient of its samples | $P$ weights | `gradient_P` |
+#
+# But unequal batches break something. The mean over workers of $g_i$ gives each
+# *worker* the same say, and so a sample of a small batch a greater one. What one
+# process would compute is the mean over samples:
+#
+# $$g = \frac{1}{B} \sum_i b_i\, g_i = \frac{1}{W} \sum_i \frac{W b_i}{B}\, g_i$$
+#
+# The right-hand side is for engines that take the mean over workers by themselves, as
+# DDP does: multiply your gradient by $W b_i / B$ *before* that.
+#
+# ## 4.7 · Gradients of unequal batches · 10 minutes · ●○○
+#
+# Every rank calls your function with the mean gradient of its own samples and their
+# number. Return the mean over all samples of all ranks. `dist.all_reduce(x)` replaces
+# `x` by the sum over ranks; `dist.get_world_size()` is $W$.
+
+
+# %% id="average" tags=["nbval-ignore-output"]
+@lab.exercise("4.7")
+def average_gradient(gradient_P, b, dist):
+    """The mean gradient over all samples, on every rank."""
+    ### BEGIN SOLUTION
+    W = dist.get_world_size()
+    B = torch.tensor([float(b)], device=gradient_P.device)
+    dist.all_reduce(B)
+    weighted_P = gradient_P * (W * b / B.item())
+    dist.all_reduce(weighted_P)
+    return weighted_P / W
+    ### END SOLUTION
+
+
+# %% id="average-check" tags=["nbval-ignore-output"]
+lab.check("4.7")
+lab.hints("4.7")
+
+# %% id="average-see" tags=["nbval-check-output"]
+gradient_RP = torch.tensor([[4.0], [8.0]])
+for b_R in ([2, 2], [1, 3], [9, 1]):
+    mean_P = on_ranks(average_gradient, gradient_RP, b_R)[0]
+    print(f"batches {b_R}: {mean_P.item():.1f}, mean over ranks 6.0")
+
+# %% [markdown] id="balance-text"
+# ## 4.8 · Batches for unequal workers · 15 minutes · ●●●
+#
+# Return the batches, a list of $W$ whole numbers of at least 1 with the sum $B$, whose
+# longest time is as short as can be. Three steps:
+#
+# 1. $T$ and all shares by the closed form;
+# 2. round down, but to no less than 1;
+# 3. while the sum is below $B$, give one more to the worker who will have finished
+#    first with it. While it is above $B$ (a worker had to be raised to 1), take one from
+#    the worker who finishes last and has more than 1.
+
+
+# %% id="balance" tags=["nbval-ignore-output"]
+@lab.exercise("4.8")
+def balance(a_W, c_W, B):
+    """Whole batches that sum to B and end as early as possible."""
+    ### BEGIN SOLUTION
+    both = list(zip(a_W, c_W, strict=True))
+    T = (B + sum(a / c for a, c in both)) / sum(1 / c for c in c_W)
+    b_W = [max(1, int((T - a) / c)) for a, c in both]
+    while sum(b_W) < B:
+        ends = [a + c * (b + 1) for (a, c), b in zip(both, b_W, strict=True)]
+        b_W[ends.index(min(ends))] += 1
+    while sum(b_W) > B:
+        ends = [
+            a + c * b if b > 1 else -1
+            for (a, c), b in zip(both, b_W, strict=True)
+        ]
+        b_W[ends.index(max(ends))] -= 1
+    return b_W
+    ### END SOLUTION
+
+
+# %% id="balance-check" tags=["nbval-ignore-output"]
+lab.check("4.8")
+lab.hints("4.8")
+
+# %% id="balance-see" tags=["nbval-check-output"]
+print("four workers, 64 samples, the last one slower:")
+for slower in (1.0, 2.0, 3.0, 8.0):
+    a_W, c_W = [0.0] * 4, [1.0, 1.0, 1.0, slower]
+    ends = [c * b for c, b in zip(c_W, balance(a_W, c_W, 64), strict=True)]
+    print(f"{slower:g} x: {16 * slower:5g} with equal batches, ", end="")
+    print(f"{max(ends):g} balanced")
+
+# %% [markdown] id="train-text"
+# ## Train with your parts (52 – 62 min)
+#
+# Nobody tells a worker its $a_i$ and $c_i$. They are fitted by least squares to the
+# latest five steps, by every rank from the same numbers, so that all come to the same
+# batches. As long as recent batches are nearly equal no line can be fitted through
+# them; then $a_i$ stays as it was, and $c_i$ follows alone.
+#
+# Two ranks, the second one slow. After two thirds of the steps it becomes as fast as
+# the first. Once with equal batches, once balanced, with your two functions in both.
+
+# %% id="live" tags=["nbval-ignore-output"]
+# %%torchrun --nproc 2 --name pair --push average_gradient,balance,chosen,seed
+import torch.distributed as dist
+
+from labs.lab_04b.plan import RANK_PLANS, SLOW
+from labs.lab_04b.workers import train_unequal
+from labsupport.distributed.pinning import pin_to_core
+
+dist.init_process_group(backend())
+pin_to_core(dist.get_rank())
+for policy, watch in (("equal", None), ("balanced", log)):
+    course = train_unequal(
+        dist,
+        chosen,
+        seed,
+        repeats=(1, SLOW),
+        policy=policy,
+        until=RANK_PLANS[chosen].steps * 2 // 3,
+        average=average_gradient,
+        balance=balance,
+        device=device(),
+        watch=watch,
+    )
+    share(policy, vars(course))
+    if dist.get_rank() == 0:
+        print(f"{policy:9} {course.done[-1]:.2f} s in all")
+
+# %% id="live-see" tags=["nbval-ignore-output"]
+equal, balanced = (
+    [getattr(pair[rank], policy) for rank in range(2)]
+    for policy in ("equal", "balanced")
+)
+until = RANK_PLANS[chosen].steps * 2 // 3
+view = recovery_view(equal, balanced, until)
+show_figure(view.figure, view.sentence)
+
+# %% id="live-costs" tags=["nbval-ignore-output"]
+half = RANK_PLANS[chosen].batch_size // 2
+print(f"fitted ms for {half} samples, before the change and at the end:")
+for rank, course in enumerate(balanced):
+    before, after = (
+        1e3 * (course["fixed"][i] + half * course["per_sample"][i])
+        for i in (until - 2, -1)
+    )
+    print(f"rank {rank}: {before:.1f}, then {after:.1f}")
+
+# %% id="live-timeline" tags=["nbval-ignore-output"]
+view = timeline_view(balanced, until - 3, until + 3, "Around the change")
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="same-text"
+# Is it still the same training? The same steps in *one* process, all samples at once:
+
+# %% id="same" tags=["nbval-check-output"]
+alone = on_ranks(
+    lambda seed, dist: train_unequal(
+        dist, chosen, seed, repeats=[1], policy="equal"
+    ),
+    [seed],
+)[0]
+for name, every in (("equal", equal), ("balanced", balanced)):
+    gap = max(
+        abs(mine - other)
+        for mine, other in zip(every[0]["loss"], alone.loss, strict=True)
+    )
+    print(f"{name}: losses of one process to 1e-3: {gap < 1e-3}")
+different = any(b != balanced[0]["batch"][0] for b in balanced[0]["batch"])
+print(f"batches have moved: {different}")
+
+# %% [markdown] id="same-after"
+# Balancing changes who computes what, and nothing of what is learnt. That is worth
+# checking whenever batches are unequal: without the weights the loss still falls, and
+# nobody notices.
+#
+# ## The loss around a trained model (62 – 82 min)
+#
+# Now the landscape. A training ends at some weights $w$. Is it a wide valley, or a
+# narrow one? We cannot look at all of 100,000 dimensions, but we can go straight
+# through $w$ in *one* direction $d$ and write down the loss: a **slice**
+# $L(w + \alpha\, d)$. First we need a trained model.
+
+# %% id="train-model" tags=["nbval-ignore-output"]
+trained = train_gpt(
+    "plain",
+    lab.settings.seed,
+    chosen,
+    Trial(GPT_PLANS[chosen].lr),
+    live=True,
+    title="The model to look around",
+)
+
+# %% [markdown] id="slice-text"
+# How long is $d$ to be? A random direction of fixed length moves small weights a lot and
+# large ones hardly at all. So Li et al. ([2018](https://arxiv.org/abs/1712.09913),
+# section 4) scale it **filter by filter**. A filter is what feeds one output: a row of a
+# matrix.
+#
+# $$d_{\text{row}} \leftarrow \frac{d_{\text{row}}}{\lVert d_{\text{row}} \rVert}\,
+# \lVert w_{\text{row}} \rVert$$
+#
+# Then $\alpha = 0.1$ means: every row moves by a tenth of its length. Vectors (norms,
+# biases) do not move.
+#
+# ## 4.9 · A slice of the loss · 15 minutes · ●●○
+#
+# `weights` and `raw` are lists of tensors of the same shapes; `loss(list)` is the loss
+# at any weights. Return the losses at $w + \alpha d$ for all `alphas`, a tensor. A row
+# of zeros in `raw` must not make NaN, and `weights` stay as they are.
+
+
+# %% id="slice" tags=["nbval-ignore-output"]
+@lab.exercise("4.9")
+def loss_slice(loss, weights, raw, alphas):
+    """The loss along a filter-normalised direction."""
+    ### BEGIN SOLUTION
+    direction = []
+    for w, d in zip(weights, raw, strict=True):
+        if w.ndim < 2:
+            direction.append(torch.zeros_like(w))
+            continue
+        length = d.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        direction.append(d / length * w.norm(dim=1, keepdim=True))
+    losses = []
+    for alpha in alphas:
+        pairs = zip(weights, direction, strict=True)
+        losses.append(loss([w + alpha * d for w, d in pairs]))
+    return torch.stack(losses)
+    ### END SOLUTION
+
+
+# %% id="slice-check" tags=["nbval-ignore-output"]
+lab.check("4.9")
+lab.hints("4.9")
+
+# %% id="slice-see" tags=["nbval-ignore-output"]
+alphas = [round(0.1 * i, 1) for i in range(-10, 11)]
+loss = loss_of(trained.model, validation(chosen, 4))
+weights = weights_of(trained.model)
+curves = {
+    f"direction {number}": loss_slice(
+        loss, weights, random_direction(trained.model, number), alphas
+    ).tolist()
+    for number in (1, 2, 3)
+}
+view = slices_view(alphas, curves, "Three slices of one loss")
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="twin-text"
+# What do we know now? Less than it seems. Take the same model and multiply a matrix by
+# 8, and divide another, through which its output goes, by 8. With SwiGLU (`up` and
+# `down`) that changes *nothing* of what the model computes. Is the valley of this
+# **twin** as wide? Along your filter-normalised direction, and along a raw one of the
+# same length:
+
+# %% id="twin" tags=["nbval-check-output"]
+from labs.lab_04b.landscape import rescaled_twin
+
+
+def raw_slice(weights, raw, size):
+    """Losses along `raw` as it is, made as long as `size` as a whole."""
+    length = math.sqrt(sum(d.square().sum().item() for d in raw))
+    moved = zip(weights, raw, strict=True)
+    return loss([w + size / length * d for w, d in moved]).item()
+
+
+raw = random_direction(trained.model, 1)
+twin = rescaled_twin(trained.model, 8.0)
+normal = filter_direction(weights, raw)
+size = 0.3 * math.sqrt(sum(d.square().sum().item() for d in normal))
+at = [loss_slice(loss, w, raw, [0.0, 0.3]) for w in (weights, twin)]
+rises = [raw_slice(w, raw, size) - at[0][0].item() for w in (weights, twin)]
+same = [torch.allclose(at[0][i], at[1][i], rtol=1e-3) for i in (0, 1)]
+print(f"the twin has the same loss: {same[0]}")
+print(f"and the same normalised slice: {same[1]}")
+print(f"but another raw one: {abs(rises[1] / rises[0] - 1) > 0.05}")
+
+# %% id="twin-size" tags=["nbval-ignore-output"]
+print(f"rise along the raw direction: {rises[0]:.3f}, twin {rises[1]:.3f}")
+
+# %% [markdown] id="twin-after"
+# At scale `cpu` (seed 0) the twin rises seven times as much as the model itself, though
+# both are the same function. So "flat" and "sharp" mean little unless it is said *relative
+# to what* (Dinh et al. [2017](https://arxiv.org/abs/1703.04933)). Filter normalisation
+# removes this way of deceiving oneself, not all.
+#
+# ## Play (82 – 96 min)
+#
+# **Planes.** With two directions a slice becomes a plane. Dark is low; the star is the
+# end of a training, the line the way there. All from the record. *Random* directions
+# are filter-normalised; *along the path* are the two in which the path moved most
+# (principal components), and there the axes are plain distances.
+#
+# Try this:
+# 1. Two random directions. Where is the path?
+# 2. Along the path. How much of it does this plane show? (Read the sentence.)
+# 3. Change the seed. Which features of the landscape stay?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Almost on the star. In so many dimensions a random plane is nearly at right angles
+#    to anything, to the path as well. What you see there was never visited.
+# 2. Most of it: few directions explain where a training went. They were chosen for
+#    that, after the fact.
+# 3. A bowl, each time, whatever the seed: a plane through a minimum looks like a bowl,
+#    because nearly all directions go up. A plane shows *no* path out of it, and could not
+#    show a barrier that lies elsewhere. Nobody saw a "local minimum" in it either.
+#
+# </details>
+
+# %% id="planes" tags=["nbval-ignore-output"]
+landscape_explorer().show()
+
+# %% id="planes-share" tags=["nbval-check-output"]
+print("\n".join(record.share_lines()))
+
+# %% [markdown] id="workers-play"
+# **Workers.** One unit of time is a sample on a fast worker; each worker has 16 samples
+# on the mean. The closed form and whole numbers, nothing measured.
+#
+# Try this:
+# 1. 2, 4, 8 and 64 workers, one three times slower. What is saved, and what does the
+#    slow one still do?
+# 2. 4 workers, 3 times slower. Raise the fixed time. Why is less saved?
+# 3. 64 workers, one 8 times slower. Would you keep it?
+#
+# <details><summary>Answers</summary>
+#
+# 1. 50 %, 58 %, 62 % and 65 %, with whole samples. The slow one computes as long as all
+#    others, on about a third of their samples.
+# 2. No division changes the fixed time: it is paid in each step, by all.
+# 3. It computes 2 samples of 1024. What it adds is not worth what it may cost: it takes
+#    part in every exchange, and when it fails, all wait.
+#
+# </details>
+
+# %% id="workers" tags=["nbval-ignore-output"]
+workers.balance_explorer().show()
+
+# %% [markdown] id="claim-text"
+# ## Do the claims hold? (96 – 114 min)
+#
+# **Machines.** Two processes, each pinned to a core, the second three times slower: it
+# computes each gradient three times. 60 steps of a small GPT, five seeds; the first third
+# of the steps, in which batches settle, does not count. *Bound* is the closed form's $T$
+# for the costs that were measured, computing only. *Waiting* is the mean share of the
+# time until all have met. The last two rows are a control: where workers are alike
+# there is nothing to win.
+
+# %% id="balance-record" tags=["nbval-check-output"]
+print("\n".join(record.balance_lines()))
+print(record.slowdown_words())
+
+# %% [markdown] id="explore-text"
+# **Exploring.** The article names no method. The best-known one that looks around is
+# **SAM**: before each step it goes a little *uphill*, to the worst point nearby, and takes
+# the gradient there ([Foret et al. 2021](https://arxiv.org/abs/2010.01412)); **ASAM** does
+# so relative to the size of weights. Averaging weights is another idea: **EMA** keeps a
+# fading mean of them, **LAWA** the mean of the latest few snapshots.
+#
+# SAM needs *two* gradients for a step, so here it makes **half as many steps**: all arms
+# have the same number of gradients. Averages cost none. Each arm had six settings to
+# choose from, three seeds each (the deep part shows them); what follows has five other
+# seeds. The last row is a control: plain with half the gradients has to be worse.
+#
+# Guess first: which arm ends lowest, and by how much?
+
+# %% id="explore-record" tags=["nbval-check-output"]
+print("\n".join(record.explore_lines()))
+
+# %% id="explore-view" tags=["nbval-ignore-output"]
+view = record.explore_view()
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="curve-text"
+# Does one of them get down *earlier*? Mean validation loss at equal numbers of gradients:
+
+# %% id="curve-record" tags=["nbval-check-output"]
+print("\n".join(record.curve_lines()))
+
+# %% [markdown] id="repeated-text"
+# SAM was made for another case: the same images, again and again, until a model knows
+# them by heart. So here is a second task. The training text is short and read about
+# eight times; settings are not tuned again.
+
+# %% id="repeated-record" tags=["nbval-check-output"]
+print("\n".join(record.repeated_lines()))
+
+# %% [markdown] id="rise-text"
+# And are minima of SAM flatter? The mean rise of the loss when every row moves by a
+# quarter of its length, in eight filter-normalised directions:
+
+# %% id="rise-record" tags=["nbval-check-output"]
+print("\n".join(record.rise_lines()))
+
+# %% id="origins" tags=["nbval-ignore-output"]
+for name in ("balance", "explore", "repeated", "slices"):
+    print(f"{name}: {record.caption(name)}")
+
+# %% [markdown] id="verdicts-text"
+# The verdicts follow from rules in `data/claims/`, written before the runs. *Idle* is
+# the share of waiting, *saving* 1 minus the ratio to equal batches. As no source is known
+# for the article's sentences, "source" is what relatives promise: the closed form for
+# machines, averaged weights for the landscape. *Could have seen* is half the width of the
+# 95 % interval over seeds.
+
+# %% id="verdicts" tags=["nbval-check-output"]
+print("\n".join(record.verdict_lines()))
+
+# %% [markdown] id="verdict-text"
+# What to conclude, and what not:
+#
+# - **Balancing is arithmetic, and it works on real processes** as far as the closed form
+#   goes: no division of samples is faster than its bound. It gives back what equal
+#   batches waste, and no more. Where machines are alike, that is nothing.
+# - **Two ranks on two cores are not a cluster.** The exchange is local and fast, and the
+#   slow one is slower by the same factor in every step. Cannikin, which models
+#   communication as well, reports up to 52 % less time than the best adaptive method and
+#   85 % less than DDP ([2402.05302](https://arxiv.org/abs/2402.05302)); OmniLearn 14 to
+#   85 % ([2503.17469](https://arxiv.org/abs/2503.17469)). These numbers are theirs.
+# - **A look around costs a gradient**, and that gradient could have been a step. The
+#   comparison at equal *steps*, which many texts make, gives SAM twice the compute.
+# - **A slice never shows that a training "avoided a local minimum".** Nothing here tests
+#   that part of the sentence; what can be tested is the loss that one ends with.
+#
+# Rewrite both sentences honestly. Then say what you believe now.
+
+# %% id="beliefs" tags=["nbval-ignore-output"]
+lab.beliefs("agf-landscape", "agf-resources")
+
+# %% [markdown] id="recap"
+# ## What you take away (114 – 120 min)
+#
+# - The slowest worker decides. At the best division all end together, and a closed form
+#   says when.
+# - With unequal batches a gradient has to be weighed by $W b_i / B$, or samples do not
+#   count alike.
+# - Costs are fitted to the latest steps, so balance is found again when machines change.
+# - A slice needs a scale that follows the weights. Even then it is one direction of many.
+# - Compare methods at equal gradients, not at equal steps.
+#
+# **Limits.** Two processes, a model of 0.1 million weights, 240 gradients. Nothing here
+# is about stragglers that come and go at random, nor about machines that differ in
+# memory or in their links.
+#
+# **Diagnose.** What is wrong?
+#
+# 1. A team balances batches over old and new GPUs. Steps are faster, the loss is a little
+#    worse, and the more unequal the batches, the worse.
+# 2. A balancer fits $a_i$ and $c_i$ to the last 1000 steps. A GPU recovers from
+#    overheating, and for an hour nothing happens.
+#
+# <details><summary>Answers</summary>
+#
+# 1. The weights are missing: samples on slow GPUs, in small batches, count for more.
+# 2. The window is too long: old steps outvote the new ones. A short window is noisier
+#    and quicker.
+#
+# </details>
+#
+# **Further reading.** [Li et al. 2018](https://arxiv.org/abs/1712.09913) on landscapes;
+# [SAM](https://arxiv.org/abs/2010.01412); [LAWA](https://arxiv.org/abs/2209.14981);
+# [Pollux](https://arxiv.org/abs/2008.12260);
+# [an empirical model of large-batch training](https://arxiv.org/abs/1812.06162).
+
+# %% id="questions" tags=["nbval-ignore-output"]
+lab.quiz(*QUESTIONS)
+
+# %% [markdown] id="deep"
+# # Deep parts
+#
+# Each stands alone. Times are for someone who has done the core.
+#
+# ## 4.10 · The gradient noise scale · 12 minutes · ●●○
+#
+# How many samples should a step have? A gradient of $b$ samples is the true one, $G$,
+# plus noise, whose square is in the mean $\operatorname{tr}\Sigma / b$
+# ([McCandlish et al. 2018](https://arxiv.org/abs/1812.06162)):
+#
+# $$\mathbb{E}\,|g_b|^2 = |G|^2 + \frac{\operatorname{tr}\Sigma}{b},
+# \qquad B_{\text{simple}} = \frac{\operatorname{tr}\Sigma}{|G|^2}$$
+#
+# At the batch $B_{\text{simple}}$ noise and gradient have the same length. Far below it
+# twice the samples are worth two steps; far above, hardly more than one. Two batch sizes
+# give two equations, and in data parallelism both gradients are there: each worker has
+# $g_b$, and the mean is $g_B$.
+#
+# One step tells next to nothing. So keep a running mean of $|G|^2$ and one of
+# $\operatorname{tr}\Sigma$, $m \leftarrow \text{decay} \cdot m + (1 - \text{decay})
+# \cdot \text{new}$ from 0 on, and divide at the end. Return $B_{\text{simple}}$ after
+# the last step.
+
+
+# %% id="noise" tags=["nbval-ignore-output"]
+@lab.exercise("4.10")
+def noise_scale(small_S, big_S, b, B, decay):
+    """B_simple from |g_b|^2 and |g_B|^2 of each step."""
+    ### BEGIN SOLUTION
+    signal = noise = 0.0
+    for small, big in zip(small_S, big_S, strict=True):
+        new_signal = (B * big - b * small) / (B - b)
+        new_noise = (small - big) / (1 / b - 1 / B)
+        signal = decay * signal + (1 - decay) * new_signal
+        noise = decay * noise + (1 - decay) * new_noise
+    return noise / signal
+    ### END SOLUTION
+
+
+# %% id="noise-check" tags=["nbval-ignore-output"]
+lab.check("4.10")
+lab.hints("4.10")
+
+# %% id="noise-see" tags=["nbval-check-output"]
+generator = torch.Generator().manual_seed(0)
+G_P, S = torch.full((1000,), 1000**-0.5), 2000
+for true in (4, 24, 100):
+    small_S, big_S = [], []
+    for _ in range(S):
+        part_GP = torch.randn(4, 1000, generator=generator)
+        g_GP = G_P + (true / 1000 / 2) ** 0.5 * part_GP  # groups of b = 2
+        small_S.append(g_GP.square().sum(1).mean().item())
+        big_S.append(g_GP.mean(0).square().sum().item())
+    found = noise_scale(small_S, big_S, 2, 8, 0.998)
+    print(
+        f"made with {true}: found within 15 %: {abs(found / true - 1) < 0.15}"
+    )
+
+# %% [markdown] id="noise-record-text"
+# Over a training, in sequences of 64 bytes; the batch has 8 of them, in four groups.
+# Eight windows of 30 steps, three seeds:
+
+# %% id="noise-record" tags=["nbval-check-output"]
+print("\n".join(record.noise_lines()))
+
+# %% [markdown] id="batch-text"
+# At first the gradient is large and all samples agree on it. Later it is small, and noise
+# is most of what a batch of 8 shows. So a batch might start small and grow. Three rules
+# with the same number of sequences; the rate grows with the root of the batch. Each rule
+# is shown at the learning rate that suits it best, of three:
+
+# %% id="batch-record" tags=["nbval-check-output"]
+print("\n".join(record.batch_lines()))
+
+# %% [markdown] id="batch-after"
+# In samples the small batch is hard to beat: it makes the most steps. What a larger one
+# buys is *fewer steps*, and so less time where more workers share them.
+#
+# ## 4.11 · Goodput · 10 minutes · ●●○
+#
+# How much time? Pollux ([Qiao et al. 2021](https://arxiv.org/abs/2008.12260), section 3)
+# multiplies two things: samples a second, and what a sample is worth in a large batch.
+# With $a$, $c$ as above, $n$ the time of the exchange, $\varphi$ the noise scale and
+# $B_0$ the batch for which the recipe was made,
+#
+# $$T = \Big(\big(a + c\,\tfrac{B}{W}\big)^{\gamma} + n^{\gamma}\Big)^{1/\gamma},
+# \qquad \text{goodput} = \frac{B}{T} \cdot \frac{\varphi + B_0}{\varphi + B}$$
+#
+# $\gamma$ says how well computing and exchange overlap: 1 not at all, 10 almost wholly.
+
+
+# %% id="goodput" tags=["nbval-ignore-output"]
+@lab.exercise("4.11")
+def goodput(B, W, a, c, n, gamma, phi, B_0):
+    """Samples a second, each counted for what it is worth."""
+    ### BEGIN SOLUTION
+    compute = a + c * B / W
+    T = (compute**gamma + n**gamma) ** (1 / gamma)
+    return B / T * (phi + B_0) / (phi + B)
+    ### END SOLUTION
+
+
+# %% id="goodput-check" tags=["nbval-ignore-output"]
+lab.check("4.11")
+lab.hints("4.11")
+
+# %% id="goodput-see" tags=["nbval-check-output"]
+print("best batch by noise scale; a = 5, c = 2, n = 20 ms, gamma = 1.5")
+for W in (1, 4, 16):
+    best = [
+        max(
+            range(16, 2049, 16),
+            key=lambda B: goodput(
+                B, W, 0.005, 0.002, 0.02 * (W > 1), 1.5, phi, 8
+            ),
+        )
+        for phi in (8, 64, 512)
+    ]
+    print(f"{W:2} workers: {best[0]} at 8, {best[1]} at 64, {best[2]} at 512")
+
+# %% [markdown] id="goodput-after"
+# The best batch grows with the noise scale and with the number of workers, so there is
+# no best batch of a *model*. Pollux chooses both while jobs run, for a whole cluster.
+#
+# ## 4.12 · The worst point nearby · 8 minutes · ●○○
+#
+# SAM's step, for a vector of weights: with $g$ the gradient at $w$, return the gradient
+# at $w + \rho\, g / |g|$ (Foret et al., equations 2 and 3). `gradient(w_P)` is the
+# gradient anywhere. Leave `w_P` as it is.
+
+
+# %% id="sam" tags=["nbval-ignore-output"]
+@lab.exercise("4.12")
+def sam_gradient(gradient, w_P, rho):
+    """The gradient at the worst point within rho."""
+    ### BEGIN SOLUTION
+    g_P = gradient(w_P)
+    return gradient(w_P + rho * g_P / g_P.norm())
+    ### END SOLUTION
+
+
+# %% id="sam-check" tags=["nbval-ignore-output"]
+lab.check("4.12")
+lab.hints("4.12")
+
+# %% [markdown] id="sam-valley-text"
+# A valley with one steep direction and one gentle one, curvatures 10 and 1. Plain
+# descent and SAM, 40 steps of 0.1 from the same point. How large are the last weights?
+
+# %% id="sam-see" tags=["nbval-check-output"]
+curvature_P = torch.tensor([10.0, 1.0])
+for rho in (0.0, 0.05, 0.2):
+    w_P = torch.tensor([0.5, 0.5])
+    for _ in range(40):
+        if rho:
+            g_P = sam_gradient(lambda w: curvature_P * w, w_P, rho)
+        else:
+            g_P = curvature_P * w_P
+        w_P = w_P - 0.1 * g_P
+    sizes = ", ".join(f"{abs(w):.3f}" for w in w_P.tolist())
+    print(f"rho {rho:g}: {sizes}")
+
+# %% [markdown] id="tuning-text"
+# In the steep direction SAM does not settle: near the bottom it looks up the other side
+# and is thrown back, so it ends $\rho$ away. In the gentle one it hardly differs from
+# plain descent.
+#
+# And here is how all arms were tuned: learning rate and strength ($\rho$; the decay of
+# EMA; how many snapshots LAWA averages), mean validation loss of three seeds.
+
+# %% id="tuning-record" tags=["nbval-check-output"]
+print("\n".join(record.tuning_lines()))
