@@ -63,5 +63,5 @@ LINK_SIZES = tuple(2**power for power in range(10, 24, 2))
 HELD_OUT = "100mbit"
 """The link of the confirmation; nothing was chosen by it."""
 
-TUNING, REPORTING = (0,), (10, 11, 12, 13, 14)
-"""Seeds. The pilots had 90. Four trials of each arm on one seed, the winner on five."""
+TUNING, REPORTING = (0, 1, 2), (10, 11, 12, 13, 14)
+"""Seeds. The pilots had 90. Four trials of each arm on three, the winner on five."""
