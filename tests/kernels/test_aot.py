@@ -253,6 +253,7 @@ def test_a_dtype_is_compiled_only_where_it_exists(bad):
     assert all(rows["fp8", target]["error"] is None for target in aot.TARGETS)
 
 
+@pytest.mark.slow
 def test_comments_are_not_compiled_again_but_code_is(bad):
     """What compiled comes from the cache; what failed is tried each time."""
     content, _, folder, cache = bad
