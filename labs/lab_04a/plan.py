@@ -6,9 +6,8 @@ from labsupport.nn import GPTConfig
 from labsupport.settings import Scale
 from labsupport.train import Plan
 
-WORKERS: dict[Scale, int] = {"ci": 2, "cpu": 4, "gpu": 8}
-"""W of the trainings. On two cores four ranks take turns: the loss does not depend
-on that, times do, so times are measured with two ranks."""
+WORKERS: dict[Scale, int] = {"ci": 2, "cpu": 2, "gpu": 8}
+"""W of the trainings, and of the times: on two cores more ranks would take turns."""
 
 GPT_PLANS: dict[Scale, Plan] = {
     "ci": Plan(

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from labs.lab_04a.experiments import DIRECTIONS, FEEDBACK, TARGET, TIMED
 from labs.lab_04a.link_model import MethodCost
-from labs.lab_04a.methods import ARMS, COMPARED, arm_of
+from labs.lab_04a.methods import ARMS, COMPARED, MEET_EVERY, arm_of
 from labs.lab_04a.plan import HELD_OUT, LINKS
 from labsupport.claims.ledger import verdict_lines as ledger_lines
 from labsupport.claims.rows import Row, pick, record_rows, recorded_on
@@ -56,10 +56,10 @@ def gap_words(found: list[float]) -> str:
 
 FEEDBACK_NAMES = {
     "ddp": "everything",
-    "top_k": "top-k, 2 %",
-    "top_k_forgets": "top-k, 2 %, no feedback",
-    "random_k": "random, 6 %",
-    "random_k_forgets": "random, 6 %, no feedback",
+    "top_k": "top-k, 3 %",
+    "top_k_forgets": "top-k, 3 %, no feedback",
+    "random_k": "random, 9 %",
+    "random_k_forgets": "random, 9 %, no feedback",
     "low_rank": "4 directions",
     "low_rank_forgets": "4 directions, no feedback",
 }
@@ -379,8 +379,10 @@ def method_costs() -> list[MethodCost]:
         spent = [row["ms"] for row in pick(encode, arm=arm)]
         dense = statistics.median(row["ms"] for row in pick(encode, arm="ddp"))
         extra = statistics.median(spent) - dense if spent else 0.0
-        every = 16 if arm == "local_sgd" else 1
-        messages = {"ddp": 1, "bf16": 1, "local_sgd": 1 / 16}.get(arm, 2)
+        every = MEET_EVERY if arm == "local_sgd" else 1
+        messages = {"ddp": 1, "bf16": 1, "local_sgd": 1 / MEET_EVERY}.get(
+            arm, 2
+        )
         found.append(
             MethodCost(
                 arm_of(arm).title,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from labs.lab_04a.methods import arm_of
+from labs.lab_04a.methods import MEET_EVERY, arm_of
 from labs.lab_04a.plan import EVALUATE_EVERY, GPT_PLANS, MIXTURE, TIME_PLANS
 from labs.lab_04a.redundancy import WatchedFusion
 from labsupport.distributed.fusion import Fusion, LowRankFusion
@@ -194,7 +194,7 @@ def time_rank(
     """Milliseconds of a step: the median, after a few that are not counted."""
     plan = replace(TIME_PLANS[scale], steps=3 + TIME_PLANS[scale].steps)
     if arm in ("local_sgd", "diloco"):  # whole rounds, so that meetings count
-        plan = replace(plan, steps=3 + 16)
+        plan = replace(plan, steps=3 + MEET_EVERY)
     worker = Worker(arm, seed, plan, dist, **options)
     spent, began = [], time.perf_counter()
     for _ in worker.steps():
