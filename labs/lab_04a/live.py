@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labs.lab_04a.methods import SHARE
 from labs.lab_04a.plan import GPT_PLANS
 from labs.lab_04a.training import Worker
 from labsupport.distributed.fusion import TopKFusion
@@ -79,7 +80,7 @@ def train_live(
     *,
     feedback: Feedback | None = None,
     steps: int | None = None,
-    share: float = 0.02,
+    share: float = SHARE,
 ) -> float:
     """Train on this rank, loss by loss; returns the validation loss.
 

@@ -14,13 +14,13 @@
 # %% [markdown] id="title"
 # # 04a · Gradient fusion: what would have to be true?
 #
-# **In two hours you will train one model on four processes, send a fiftieth of its
+# **In two hours you will train one model on four processes, send a thirtieth of its
 # gradients without losing any, derive how slow a link has to be for that to save half
 # of the time, and hold an article's five sentences against measurements.**
 #
 # | minutes | you will | what you take away |
 # |---|---|---|
-# | 0 – 14 | send the largest 2 % of every gradient | training that stalls |
+# | 0 – 14 | send the largest 3 % of every gradient | training that stalls |
 # | 14 – 36 | average gradients in buckets by hand | what data parallelism sends, and when |
 # | 36 – 42 | guess what a memory is worth | |
 # | 42 – 56 | write error feedback | nothing is lost, only late |
@@ -74,7 +74,7 @@ print(GPT_PLANS[SCALE])
 # each backward the workers' gradients are averaged, so that all make the same update.
 # All of it travels, at every step: four bytes for every weight.
 #
-# The obvious thing: send the largest 2 % of the numbers, with their places, and take the
+# The obvious thing: send the largest 3 % of the numbers, with their places, and take the
 # rest for zero. Below, four processes train a small GPT like that; and once more with
 # all gradients.
 
@@ -193,14 +193,14 @@ for capacity in (1, 70_000, 150_000, 10**9):
 #
 # ## What was not sent (36 – 42 min)
 #
-# Top-k forgets 98 % of every gradient. Suppose it kept them: each worker adds to its
-# next gradient what it has not sent so far, and only then picks the largest 2 %. That is
+# Top-k forgets 97 % of every gradient. Suppose it kept them: each worker adds to its
+# next gradient what it has not sent so far, and only then picks the largest 3 %. That is
 # the whole change. Where does the loss end?
 
 # %% id="predict" tags=["nbval-ignore-output"]
 lab.predict(
     "feedback",
-    "Top-k, 2 %, 300 steps, with a memory of what was not sent. Its loss ends",
+    "Top-k, 3 %, 300 steps, with a memory of what was not sent. Its loss ends",
     [
         "where everything is sent",
         "somewhere between",
@@ -354,8 +354,8 @@ speedup_explorer(
 # %% [markdown] id="claim-text"
 # ## Do the claims hold? (92 – 112 min)
 #
-# **The comparison.** A GPT on four workers, 300 steps. Every arm had four settings to
-# choose from, tried on one seed; the best was run on five others. Gap: the mean
+# **The comparison.** A GPT on two workers, 300 steps. Every arm had four settings to
+# choose from, tried on three seeds; the best was run on five others. Gap: the mean
 # difference to DDP with the same seed, and its 95 % interval.
 
 # %% id="compared" tags=["nbval-check-output"]
