@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from labsupport.distributed.fusion import Fusion
+from labsupport.distributed.fusion.message import all_reduce_bytes
 
 
 def adasum(a: Tensor, b: Tensor) -> Tensor:
@@ -56,4 +57,4 @@ class AdaSumFusion(Fusion):
     def bytes_to_send(self) -> float:
         """Of a real AdaSum, which halves its vectors: as an all-reduce."""
         numbers = sum(shape.numel() for shape in self.shapes.values())
-        return 2 * (self.workers - 1) / self.workers * 4 * numbers
+        return all_reduce_bytes(numbers, torch.float32, self.workers)

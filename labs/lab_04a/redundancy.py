@@ -5,7 +5,8 @@ With W workers, gradients g_i and their mean g, the mean cosine of two workers i
     rho = (W |g|^2 - mean_i |g_i|^2) / ((W - 1) mean_i |g_i|^2)
 
 1 if all send the same, 0 if they have nothing in common. It takes one number from each
-worker: its own squared length.
+worker: its own squared length. (What workers share is estimated as for the gradient
+noise scale, from one worker's batch and from all.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from labsupport.distributed.fusion import DenseFusion
+from labsupport.train.noise_scale import two_batch_estimate
 
 
 def mean_cosine(mean_square: float, square_of_mean: float, W: int) -> float:
@@ -27,7 +29,8 @@ def mean_cosine(mean_square: float, square_of_mean: float, W: int) -> float:
     """
     if mean_square == 0:
         return 0.0
-    return (W * square_of_mean - mean_square) / ((W - 1) * mean_square)
+    shared, _ = two_batch_estimate(mean_square, square_of_mean, 1, W)
+    return shared / mean_square
 
 
 class WatchedFusion(DenseFusion):

@@ -43,3 +43,16 @@ def strided(shape: tuple[int, ...]) -> list[Case]:
         for name in LAYOUTS
         if name != "contiguous"
     ]
+
+
+FACTOR_SIZES = [
+    (16, 128, 16),
+    (17, 129, 1),
+    (1, 1, 1),
+    (1, 500, 3),
+    (70, 1, 16),
+    (33, 260, 5),
+    (0, 5, 2),
+    (5, 0, 2),
+]
+"""(M, N, R) of a matrix and its factors: full tiles, odd sizes, one, none."""

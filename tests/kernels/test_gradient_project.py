@@ -14,7 +14,13 @@ from kernels.gradient_project import (
 )
 from kernels.operation import KERNEL_DTYPES, Cost
 from tests.kernels.cases import Case
-from tests.kernels.gradient_cases import BF16, FP32, on_a_copy, strided
+from tests.kernels.gradient_cases import (
+    BF16,
+    FACTOR_SIZES,
+    FP32,
+    on_a_copy,
+    strided,
+)
 from tests.kernels.harness import (
     DEVICE,
     INTERPRET,
@@ -112,20 +118,8 @@ def project(weight=0.75, module=module):
     )
 
 
-SIZES = [
-    (16, 128, 16),
-    (17, 129, 1),
-    (1, 1, 1),
-    (1, 500, 3),
-    (70, 1, 16),
-    (33, 260, 5),
-    (0, 5, 2),
-    (5, 0, 2),
-]
-
-
 @needs_a_kernel
-@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("shape", FACTOR_SIZES, ids=str)
 def test_values(shape):
     check_values(project(), Case(shape, FP32))
 

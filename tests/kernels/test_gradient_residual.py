@@ -14,7 +14,7 @@ from kernels.gradient_residual import (
 )
 from kernels.operation import KERNEL_DTYPES, Cost
 from tests.kernels.cases import Case
-from tests.kernels.gradient_cases import BF16, FP16, FP32, on_a_copy
+from tests.kernels.gradient_cases import BF16, FACTOR_SIZES, FP16, FP32, on_a_copy
 from tests.kernels.guarded_memory import LAYOUTS
 from tests.kernels.harness import (
     DEVICE,
@@ -121,20 +121,8 @@ def residual(dtype=FP32, module=module):
     )
 
 
-SIZES = [
-    (16, 128, 16),
-    (17, 129, 1),
-    (1, 1, 1),
-    (1, 500, 3),
-    (70, 1, 16),
-    (33, 260, 5),
-    (0, 5, 2),
-    (5, 0, 2),
-]
-
-
 @needs_a_kernel
-@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("shape", FACTOR_SIZES, ids=str)
 def test_values(shape):
     check_values(residual(), Case(shape, FP32))
 

@@ -78,7 +78,7 @@ def test_every_arm_has_four_trials():
         arm_of("best")
 
 
-def test_arms_of_agf_send_the_same_bytes():
+def test_arms_of_agf_begin_with_the_same_directions():
     found = set()
     for name in ("agf_uniform", "agf_signal", "agf_random", "power_sgd_4"):
         fusion = arm_of(name).make()

@@ -221,7 +221,7 @@ def moved(fusion: Fusion) -> list[float]:
     dist.barrier()
     with count_traffic() as counted:
         step()
-    formula = fusion.bytes_to_send()  # type: ignore[attr-defined]
+    formula = fusion.bytes_to_send()
     assert counted.sent is not None
     return [formula, counted.ideal_sent, counted.sent]
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +28,10 @@ from labsupport.distributed.fusion.budget import (
     allocate_at_random,
     allocate_by_signal,
 )
+from labsupport.distributed.fusion.hook import start_thread
 from labsupport.distributed.fusion.low_rank import judge_directions, most_directions
 from labsupport.errors import LabError
+from labsupport.train.noise_scale import two_batch_estimate
 
 ROOT = Path(__file__).parents[2]
 WORLDS = (2, 4)
@@ -301,6 +306,31 @@ def test_residuals_do_not_grow_without_bound(found, W):
 def test_the_most_directions_that_still_save(shape, most):
     """64 x 64: 31 (64 + 64) = 3968 < 4096, and 32 would be 4096."""
     assert most_directions(torch.Size(shape)) == most
+
+
+def test_the_signal_is_that_of_the_noise_scale():
+    """Workers' lengths against the mean's are batches of 1 and of W."""
+    signal, _ = judge_directions(torch.tensor([3.0]), torch.tensor([7.0]), W=4)
+    assert signal.item() == pytest.approx(two_batch_estimate(7.0, 3.0, 1, 4)[0])
+
+
+def test_the_thread_ends_with_its_owner():
+    class Owner:
+        pass
+
+    owner, done = Owner(), threading.Event()
+    before = threading.active_count()
+    jobs = start_thread(owner)
+    jobs.put(lambda owner=owner: done.set())  # type: ignore[misc]
+    assert done.wait(10)
+    assert threading.active_count() == before + 1
+    del owner
+    for _ in range(100):
+        gc.collect()
+        if threading.active_count() == before:
+            break
+        time.sleep(0.05)
+    assert threading.active_count() == before
 
 
 DEMANDS = [

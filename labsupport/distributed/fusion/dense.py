@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from labsupport.distributed.fusion.hook import Fusion
-from labsupport.distributed.fusion.message import all_reduce_mean
+from labsupport.distributed.fusion.message import all_reduce_bytes, all_reduce_mean
 
 
 class DenseFusion(Fusion):
@@ -40,4 +40,4 @@ class DenseFusion(Fusion):
     def bytes_to_send(self) -> float:
         """Of one worker and step: 2 (W - 1) / W times a gradient."""
         numbers = sum(shape.numel() for shape in self.shapes.values())
-        return 2 * (self.workers - 1) / self.workers * self.dtype.itemsize * numbers
+        return all_reduce_bytes(numbers, self.dtype, self.workers)

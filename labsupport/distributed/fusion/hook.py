@@ -26,6 +26,7 @@ mean does, and leaves every residual as it was: a training loop may skip the ste
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,16 +41,25 @@ from labsupport.errors import LabError
 State = dict[str, dict[str, Tensor]]
 
 
-class OrderedThread:
-    """Does what it is given, one after the other, beside its owner."""
+Jobs = queue.SimpleQueue[Callable[[], None] | None]
 
-    def __init__(self) -> None:
-        self.jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        threading.Thread(target=self.work, name="fusion", daemon=True).start()
 
-    def work(self) -> None:
-        while True:
-            self.jobs.get()()
+def start_thread(owner: object) -> Jobs:
+    """A thread that does what is put into its queue, one after the other.
+
+    It ends with its owner. It is a daemon: a rank that has failed has to be able to end
+    while a collective still waits for others.
+    """
+    jobs: Jobs = queue.SimpleQueue()
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            job()
+            del job  # it knows the owner, which could not end meanwhile
+
+    threading.Thread(target=work, name="fusion", daemon=True).start()
+    weakref.finalize(owner, jobs.put, None)
+    return jobs
 
 
 class Fusion:
@@ -83,7 +93,7 @@ class Fusion:
         self.memory: State = {}
         self.names = WeakTensorKeyDictionary()  # an id may come again, a tensor not
         self.shapes: dict[str, torch.Size] = {}
-        self.thread: OrderedThread | None = None
+        self.jobs: Jobs | None = None
 
     # --- with DDP -------------------------------------------------------------
 
@@ -107,7 +117,7 @@ class Fusion:
         self.know(model.module)
         ranks = self.dist.get_process_group_ranks(self.group)
         self.group = self.dist.new_group(ranks, use_local_synchronization=True)
-        self.thread = OrderedThread()
+        self.jobs = start_thread(self)
         model.register_comm_hook(self, hook)
 
     def know(self, model: nn.Module) -> None:
@@ -171,6 +181,10 @@ class Fusion:
 
     def after_step(self) -> None:
         """What a method does between two steps."""
+
+    def bytes_to_send(self) -> float:
+        """Of this worker in a step, by the method's formula."""
+        raise NotImplementedError
 
     @property
     def workers(self) -> int:
@@ -247,6 +261,6 @@ def hook(
         except Exception as error:  # DDP raises it where it waits
             done.set_exception(error)  # type: ignore[arg-type]
 
-    assert fusion.thread is not None
-    fusion.thread.jobs.put(work)
+    assert fusion.jobs is not None
+    fusion.jobs.put(work)
     return done

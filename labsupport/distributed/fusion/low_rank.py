@@ -52,7 +52,7 @@ from labsupport.distributed.fusion.budget import (
     allocate_by_signal,
 )
 from labsupport.distributed.fusion.hook import Fusion
-from labsupport.distributed.fusion.message import all_reduce_mean
+from labsupport.distributed.fusion.message import all_reduce_bytes, all_reduce_mean
 from labsupport.errors import LabError
 
 Residual = Literal["own", "fused"]
@@ -295,7 +295,7 @@ class LowRankFusion(Fusion):
                 numbers += K * r * (M + N) + r
             else:
                 numbers += shape.numel()
-        return 2 * (self.workers - 1) / self.workers * self.dtype.itemsize * numbers
+        return all_reduce_bytes(numbers, self.dtype, self.workers)
 
     def state_dict(self) -> dict[str, Tensor]:
         state = super().state_dict()
@@ -327,6 +327,9 @@ def judge_directions(
     sigma2_r: Tensor, energy_r: Tensor, W: int
 ) -> tuple[Tensor, Tensor]:
     """Signal and coherence of each direction.
+
+    The signal is `labsupport.train.noise_scale.two_batch_estimate` for tensors, with
+    batches of one worker and of all.
 
     Args:
         sigma2_r: squared length of the workers' mean.

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labsupport.distributed.collectives import RULES
+
 
 def pack(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """All numbers of some tensors in a row, as what travels."""
@@ -19,6 +21,11 @@ def unpack(message: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     sizes = [part.numel() for part in like]
     pieces = message.float().split(sizes)
     return [piece.view(part.shape) for piece, part in zip(pieces, like, strict=True)]
+
+
+def all_reduce_bytes(numbers: int, dtype: torch.dtype, W: int) -> float:
+    """What each of W workers sends for an all-reduce: 2 (W - 1) / W times the bytes."""
+    return RULES["all_reduce"].sent(dtype.itemsize * numbers, W, False)
 
 
 def all_reduce_mean(

@@ -20,7 +20,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from labsupport.distributed.fusion.message import all_reduce_mean
+from labsupport.distributed.fusion.message import all_reduce_bytes, all_reduce_mean
 from labsupport.errors import LabError
 
 
@@ -87,7 +87,7 @@ class DiLoCo:
         """Of one worker, mean over steps, by the formula."""
         W = self.dist.get_world_size(self.group)
         numbers = sum(p.numel() for p in self.parameters)
-        return 2 * (W - 1) / W * self.dtype.itemsize * numbers / self.every
+        return all_reduce_bytes(numbers, self.dtype, W) / self.every
 
     @property
     def memory_bytes(self) -> int:

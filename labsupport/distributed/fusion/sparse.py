@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from labsupport.distributed.fusion.hook import Fusion
-from labsupport.distributed.fusion.message import all_reduce_mean
+from labsupport.distributed.fusion.message import all_reduce_bytes, all_reduce_mean
 from labsupport.errors import LabError
 
 
@@ -224,5 +224,4 @@ class RandomFusion(Fusion):
         numbers = sum(
             max(1, round(self.share * shape.numel())) for shape in self.shapes.values()
         )
-        ring = 2 * (self.workers - 1) / self.workers
-        return ring * self.dtype.itemsize * (numbers + buckets)
+        return all_reduce_bytes(numbers + buckets, self.dtype, self.workers)
