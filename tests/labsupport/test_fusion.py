@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -318,13 +319,16 @@ def test_the_thread_ends_with_its_owner():
     class Owner:
         pass
 
-    owner, done = Owner(), threading.Event()
+    owner, done = Owner(), torch.futures.Future()
     before = threading.active_count()
     jobs = start_thread(owner)
-    jobs.put(lambda owner=owner: done.set())  # type: ignore[misc]
-    assert done.wait(10)
+    jobs.put((lambda owner=owner: torch.ones(1), done))  # type: ignore[misc]
+    assert done.wait() == 1
     assert threading.active_count() == before + 1
+    # The job is gone by then: the process may end, and no tensor is freed beside it.
+    known = weakref.ref(owner)
     del owner
+    assert known() is None
     for _ in range(100):
         gc.collect()
         if threading.active_count() == before:

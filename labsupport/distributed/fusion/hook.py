@@ -41,24 +41,44 @@ from labsupport.errors import LabError
 State = dict[str, dict[str, Tensor]]
 
 
-Jobs = queue.SimpleQueue[Callable[[], None] | None]
+Result = torch.futures.Future[Tensor]
+Jobs = queue.SimpleQueue[tuple[Callable[[], Tensor], Result] | None]
 
 
 def start_thread(owner: object) -> Jobs:
     """A thread that does what is put into its queue, one after the other.
 
-    It ends with its owner. It is a daemon: a rank that has failed has to be able to end
-    while a collective still waits for others.
+    It ends with its owner, or with the process. It is a daemon: a rank that has failed
+    has to be able to end while a collective still waits for others.
     """
     jobs: Jobs = queue.SimpleQueue()
 
     def work() -> None:
-        while (job := jobs.get()) is not None:
-            job()
-            del job  # it knows the owner, which could not end meanwhile
+        while (pair := jobs.get()) is not None:
+            job, done = pair
+            result: Tensor | BaseException
+            try:
+                result = job()
+            except Exception as error:  # DDP raises it where it waits
+                result = error
+            # Let go of the owner first. The main thread goes on from here, and may
+            # end the process: then a thread that frees tensors would abort it.
+            del pair, job
+            if isinstance(result, Tensor):
+                done.set_result(result)
+            else:
+                done.set_exception(result)  # type: ignore[arg-type]
+            del done, result
 
-    threading.Thread(target=work, name="fusion", daemon=True).start()
-    weakref.finalize(owner, jobs.put, None)
+    thread = threading.Thread(target=work, name="fusion", daemon=True)
+
+    def end() -> None:
+        jobs.put(None)
+        if threading.current_thread() is not thread:  # an exception may hold the owner
+            thread.join(timeout=1)
+
+    thread.start()
+    weakref.finalize(owner, end)
     return jobs
 
 
@@ -193,9 +213,10 @@ class Fusion:
 
     def with_residual(self, name: str, gradient: Tensor) -> Tensor:
         """u = W w g + e, in float32."""
-        u = self.weight * gradient.float()
-        kept = self.memory.get(name, {}).get("residual")
-        return u if kept is None else u.add_(kept)
+        kept = self.residual(name)
+        if kept is None:
+            return self.weight * gradient.float()
+        return torch.add(kept, gradient, alpha=self.weight)
 
     def keep_residual(self, name: str, residual: Tensor) -> None:
         """What was not sent, for the next step."""
@@ -249,18 +270,15 @@ def hook(
     fusion: Fusion, bucket: torch.distributed.GradBucket
 ) -> torch.futures.Future[Tensor]:
     """What DDP calls; see the module's docstring."""
-    done: torch.futures.Future[Tensor] = torch.futures.Future()
+    done: Result = torch.futures.Future()
     named = fusion.named_gradients(bucket.parameters(), bucket.gradients())
 
-    def work() -> None:
-        try:
-            fusion.fuse_named(named)
-            if bucket.is_last():
-                fusion.end_step()
-            done.set_result(bucket.buffer())
-        except Exception as error:  # DDP raises it where it waits
-            done.set_exception(error)  # type: ignore[arg-type]
+    def work() -> Tensor:
+        fusion.fuse_named(named)
+        if bucket.is_last():
+            fusion.end_step()
+        return bucket.buffer()
 
     assert fusion.jobs is not None
-    fusion.jobs.put(work)
+    fusion.jobs.put((work, done))
     return done

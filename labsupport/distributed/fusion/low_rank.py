@@ -34,7 +34,8 @@ compute the same and decide the same, without another message.
 Parameters with more than two axes are stacks of matrices: experts, for instance.
 Vectors, and matrices that would take more bytes as factors, travel whole.
 
-Shape suffixes: K matrices of a stack, M rows, N columns, r directions of one.
+Shape suffixes: G parameters of one shape, K matrices of a stack, M rows, N columns, r
+directions of one.
 """
 
 from __future__ import annotations
@@ -82,24 +83,28 @@ def orthonormal(p_KMr: Tensor) -> Tensor:
 
 
 @dataclass
-class Factors:
-    """One parameter on its way.
+class Group:
+    """Parameters of one shape and as many directions, on their way together.
+
+    One product of a group costs little more than one of a single parameter.
 
     Attributes:
-        u_KMN: what this worker would send.
-        q_KNr: the directions that it is projected on.
+        names: of the parameters.
+        u_GKMN: what this worker would send.
+        q_GKNr: the directions that it is projected on.
     """
 
-    u_KMN: Tensor
-    q_KNr: Tensor
+    names: list[str]
+    u_GKMN: Tensor
+    q_GKNr: Tensor
 
     def project(self) -> Tensor:
-        """u Q, of shape (K, M, r)."""
-        return self.u_KMN @ self.q_KNr
+        """u Q, of shape (G, K, M, r)."""
+        return self.u_GKMN @ self.q_GKNr
 
-    def expand(self, p_KMr: Tensor) -> Tensor:
-        """u' P, of shape (K, N, r)."""
-        return self.u_KMN.mT @ p_KMr
+    def expand(self, p_GKMr: Tensor) -> Tensor:
+        """u' P, of shape (G, K, N, r)."""
+        return self.u_GKMN.mT @ p_GKMr
 
 
 class LowRankFusion(Fusion):
@@ -157,62 +162,78 @@ class LowRankFusion(Fusion):
     # --- a step -------------------------------------------------------------------
 
     def fuse(self, named: dict[str, Tensor]) -> bool:
-        whole, factors = {}, {}
-        for name, gradient in named.items():
-            u = self.with_residual(name, gradient)
-            if self.directions(name):
-                u_KMN = u.view(stack_of(u.shape))
-                factors[name] = Factors(u_KMN, self.directions_of(name, u_KMN))
-            else:
-                whole[name] = u
-        first = [f.project() for f in factors.values()] + list(whole.values())
+        u = {name: self.with_residual(name, named[name]) for name in named}
+        whole = [name for name in named if not self.directions(name)]
+        groups = self.groups({n: u_n for n, u_n in u.items() if self.directions(n)})
+        first = [group.project() for group in groups] + [u[name] for name in whole]
         mine, mean = all_reduce_mean(first, self.dtype, self.dist, self.group)
         if not all(bool(part.isfinite().all()) for part in mean):
             return False
         for name, sent, fused in zip(
-            whole, mine[len(factors) :], mean[len(factors) :], strict=True
+            whole, mine[len(groups) :], mean[len(groups) :], strict=True
         ):
             taken = sent if self.residual_of == "own" else fused
-            self.keep_residual(name, whole[name] - taken)
+            self.keep_residual(name, u[name] - taken)
             named[name].copy_(fused)
-        if factors:
-            self.second_message(named, factors, mean)
+        if groups:
+            self.second_message(named, groups, mean)
         return True
 
+    def groups(self, u: dict[str, Tensor]) -> list[Group]:
+        """Parameters of one shape and as many directions, put together."""
+        alike: dict[tuple[torch.Size, int], list[str]] = {}
+        for name, u_KMN in u.items():
+            alike.setdefault((u_KMN.shape, self.directions(name)), []).append(name)
+        found = []
+        for (shape, _), names in alike.items():
+            u_GKMN = torch.stack([u[name].view(stack_of(shape)) for name in names])
+            q_GKNr = torch.stack(
+                [self.directions_of(name, u_GKMN[0]) for name in names]
+            )
+            found.append(Group(names, u_GKMN, q_GKNr))
+        return found
+
     def second_message(
-        self, named: dict[str, Tensor], factors: dict[str, Factors], mean: list[Tensor]
+        self, named: dict[str, Tensor], groups: list[Group], mean: list[Tensor]
     ) -> None:
         """R, and what it says about each direction."""
-        p = {name: orthonormal(m) for name, m in zip(factors, mean, strict=False)}
-        r_i = [f.expand(p[name]) for name, f in factors.items()]
+        p = [orthonormal(m) for m in mean[: len(groups)]]
+        r_i = [group.expand(m) for group, m in zip(groups, p, strict=True)]
         energies = [energy(part) for part in r_i]
         mine, mean = all_reduce_mean(r_i + energies, self.dtype, self.dist, self.group)
-        count = len(factors)
-        for name, sent_KNr, r_KNr, energy_r in zip(
-            factors, mine, mean, mean[count:], strict=False
+        for group, p_GKMr, sent_GKNr, r_GKNr, energy_Gr in zip(
+            groups, p, mine, mean, mean[len(groups) :], strict=False
         ):
-            u_KMN = factors[name].u_KMN
-            fused_KMN = p[name] @ r_KNr.mT
-            taken_KNr = sent_KNr if self.residual_of == "own" else r_KNr
-            residual_KMN = u_KMN - p[name] @ taken_KNr.mT
-            self.keep_residual(name, residual_KMN.view_as(named[name]))
-            named[name].copy_(fused_KMN.view_as(named[name]))
-            self.learn(name, r_KNr, energy_r)
+            fused_GKMN = p_GKMr @ r_GKNr.mT
+            if self.residual_of == "own":
+                residual_GKMN = group.u_GKMN - p_GKMr @ sent_GKNr.mT
+            else:
+                residual_GKMN = group.u_GKMN - fused_GKMN
+            for name, fused_KMN, residual_KMN in zip(
+                group.names, fused_GKMN, residual_GKMN, strict=True
+            ):
+                self.keep_residual(name, residual_KMN.view_as(named[name]))
+                named[name].copy_(fused_KMN.view_as(named[name]))
+            self.learn(group, r_GKNr, energy_Gr)
 
-    def learn(self, name: str, r_KNr: Tensor, energy_r: Tensor) -> None:
+    def learn(self, group: Group, r_GKNr: Tensor, energy_Gr: Tensor) -> None:
         """Signal, coherence, and the directions of the next step."""
-        signal_r, coherence_r = judge_directions(energy(r_KNr), energy_r, self.workers)
-        self.signal[name] = smooth(self.signal.get(name), signal_r)
-        self.coherence[name] = smooth(self.coherence.get(name), coherence_r)
+        signal_Gr, coherence_Gr = judge_directions(
+            energy(r_GKNr), energy_Gr, self.workers
+        )
+        smooth(self.signal, group.names, signal_Gr)
+        smooth(self.coherence, group.names, coherence_Gr)
         # Turned so that its columns are orthogonal, the strongest first: then the
         # directions are those of R's singular vectors, and stay where they are.
-        turned_KNr = r_KNr @ torch.linalg.eigh(r_KNr.mT @ r_KNr).eigenvectors.flip(-1)
-        length_K1r = turned_KNr.norm(dim=1, keepdim=True)
-        there = length_K1r > 0  # an expert that nobody visited keeps its directions
-        before_KNr = self.memory[name]["q"]
-        self.memory[name]["q"] = torch.where(
-            there, turned_KNr / length_K1r.where(there, 1.0), before_KNr
+        turn_GKrr = torch.linalg.eigh(r_GKNr.mT @ r_GKNr).eigenvectors.flip(-1)
+        turned_GKNr = r_GKNr @ turn_GKrr
+        length_GK1r = turned_GKNr.norm(dim=-2, keepdim=True)
+        there = length_GK1r > 0  # an expert that nobody visited keeps its directions
+        next_GKNr = torch.where(
+            there, turned_GKNr / length_GK1r.where(there, 1.0), group.q_GKNr
         )
+        for name, next_KNr in zip(group.names, next_GKNr, strict=True):
+            self.memory[name]["q"] = next_KNr
 
     # --- directions ------------------------------------------------------------------
 
@@ -318,9 +339,9 @@ class LowRankFusion(Fusion):
         self.memory = {name: kept for name, kept in self.memory.items() if kept}
 
 
-def energy(r_KNr: Tensor) -> Tensor:
-    """Squared length of each direction, over a whole stack."""
-    return r_KNr.square().sum(dim=(0, 1))
+def energy(r_GKNr: Tensor) -> Tensor:
+    """Squared length of each direction, over a whole stack: of shape (G, r)."""
+    return r_GKNr.square().sum(dim=(-3, -2))
 
 
 def judge_directions(
@@ -340,6 +361,11 @@ def judge_directions(
     return signal_r, sigma2_r / energy_r.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def smooth(mean: Tensor | None, value: Tensor, decay: float = 0.9) -> Tensor:
-    """A running mean that begins with the first value."""
-    return value if mean is None else decay * mean + (1 - decay) * value
+def smooth(
+    means: dict[str, Tensor], names: list[str], value_Gr: Tensor, decay: float = 0.9
+) -> None:
+    """Running means by name, in place; each begins with its first value."""
+    named = zip(names, value_Gr, strict=True)
+    before_Gr = torch.stack([means.get(n, v) for n, v in named])
+    after_Gr = decay * before_Gr + (1 - decay) * value_Gr
+    means.update(zip(names, after_Gr.unbind(), strict=True))
