@@ -81,9 +81,13 @@ ARMS: dict[str, Arm] = {
     "agf_uniform": Arm("AGF, all matrices alike", _agf("uniform")),
     "agf_signal": Arm("AGF, by signal", _agf("signal")),
     "agf_random": Arm("AGF, at random", _agf("random")),
-    "top_k": Arm("top-k", lambda **options: TopKFusion(SHARE, **options)),
+    "top_k": Arm(
+        "top-k",
+        lambda share=SHARE, **options: TopKFusion(share, **options),
+    ),
     "random_k": Arm(
-        "random numbers", lambda **options: RandomFusion(3 * SHARE, **options)
+        "random numbers",
+        lambda share=3 * SHARE, **options: RandomFusion(share, **options),
     ),
     "threshold": Arm(
         "threshold",

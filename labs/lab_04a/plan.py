@@ -19,7 +19,7 @@ GPT_PLANS: dict[Scale, Plan] = {
     ),
     "cpu": Plan(
         GPTConfig(d_model=64, n_layers=3, n_heads=4, d_ff=192, max_len=64),
-        steps=300,
+        steps=200,
         batch_size=16,
         length=64,
         lr=3e-3,

@@ -52,6 +52,7 @@ class Worker:
         plan: model and recipe.
         dist: `torch.distributed`, with a process group.
         fusion: a hook of the caller's own in place of the arm's.
+        optimizer: "adamw", or "sgd": with momentum, and no decay of weights.
         settings: a trial of the arm: `lr` and others; and `clip`, 1 unless given.
     """
 
@@ -67,6 +68,7 @@ class Worker:
         fusion: Fusion | None = None,
         lr: float | None = None,
         clip: float = 1.0,
+        optimizer: str = "adamw",
         **settings: Any,
     ) -> None:
         self.plan, self.seed, self.dist = plan, seed, dist
@@ -90,7 +92,13 @@ class Worker:
                 find_unused_parameters=architecture == "moe",
             )
             self.fusion.attach(self.trained)
-        self.optimizer = make_optimizer(self.model, self.recipe)
+        self.optimizer: torch.optim.Optimizer = (
+            torch.optim.SGD(
+                self.model.parameters(), lr=self.recipe.lr, momentum=0.9
+            )
+            if optimizer == "sgd"
+            else make_optimizer(self.model, self.recipe)
+        )
         self.corpus = Corpus.load()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
