@@ -192,7 +192,7 @@ def time_row(arm: str, seed: int, scale: Scale) -> Row:
             "time_rank", 2, link=link, arm=arm, seed=seed, scale=scale
         )
         found[f"ms_{name}"] = row["ms"]
-        found["sent"] = row["sent"]
+        found |= {"sent": row["sent"], "buckets": row["buckets"]}
     slow = on_ranks(
         "time_rank",
         2,
@@ -202,6 +202,11 @@ def time_row(arm: str, seed: int, scale: Scale) -> Row:
         scale=scale,
     )
     return found | {"ms_one_slow": slow["ms"]}
+
+
+def compute_row(arm: str, seed: int, scale: Scale) -> Row:
+    """Milliseconds of a step's parts, two ranks at once, nothing sent."""
+    return on_ranks("compute_rank", 2, seed=seed, scale=scale)
 
 
 def encode_row(arm: str, seed: int, scale: Scale) -> Row:
@@ -346,6 +351,15 @@ TO_COME = [
             "top_k",
         ),
         seeds=REPORTING,
+    ),
+    Experiment(
+        lab="04a",
+        name="compute",
+        question="How long do the forward, the backward and the update take?",
+        run=compute_row,
+        arms=("ddp",),
+        seeds=REPORTING[:3],
+        clocks=("ms_forward", "ms_backward", "ms_update"),
     ),
     Experiment(
         lab="04a",

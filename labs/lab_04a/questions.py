@@ -7,12 +7,12 @@ from labsupport.exercise.quiz import Question
 QUESTIONS = (
     Question(
         "04a.feedback",
-        "Top-k sends 2% of the numbers, and with error feedback the model learns. What "
-        "became of the other 98%?",
+        "Top-k with error feedback sends 3% of the numbers. What becomes of the other "
+        "97%?",
         "they wait in the residual and are sent later",
         {
-            "they were not important": "Without error feedback the same 2% stall: "
-            "what is small in one step adds up over many.",
+            "they were not important": "Without a memory it stalls: what is small in "
+            "one step adds up over many.",
             "they wait in the residual and are sent later": "All that was sent plus "
             "the last residual is the sum of all gradients.",
             "the other workers send them": "Every worker picks from its own numbers, "

@@ -9,7 +9,13 @@ from typing import Any
 import plotly.graph_objects as go
 
 from labs.lab_04a.experiments import DIRECTIONS, FEEDBACK, TARGET, TIMED
-from labs.lab_04a.link_model import MethodCost
+from labs.lab_04a.link_model import (
+    Link,
+    Machine,
+    MethodCost,
+    fit_link,
+    step_time,
+)
 from labs.lab_04a.methods import ARMS, COMPARED, MEET_EVERY, arm_of
 from labs.lab_04a.plan import HELD_OUT, LINKS
 from labsupport.claims.ledger import verdict_lines as ledger_lines
@@ -62,6 +68,9 @@ FEEDBACK_NAMES = {
     "random_k_forgets": "random, 9 %, no feedback",
     "low_rank": "4 directions",
     "low_rank_forgets": "4 directions, no feedback",
+    "sgd": "SGD, everything",
+    "sgd_top_k": "SGD, top-k, 3 %",
+    "sgd_top_k_forgets": "SGD, top-k, no feedback",
 }
 assert FEEDBACK_NAMES.keys() == FEEDBACK.keys()
 
@@ -104,7 +113,7 @@ def feedback_answer() -> tuple[str, str]:
     elif regained > 0.1:
         answer = "somewhere between"
     else:
-        answer = "where it was without feedback"
+        answer = "where it was without a memory"
     return answer, (
         f"Everything: {ddp:.3f} nats a byte. Top-k without feedback {lost:.3f}, "
         f"with feedback {kept:.3f}: {regained:.0%} of the way back."
@@ -368,44 +377,113 @@ def encode_lines() -> list[str]:
     return lines
 
 
+COLLECTIVES = {"ddp": 1, "bf16": 1, "top_k": 3}
+"""Of a bucket; low-rank fusion has two, one for each factor."""
+
+
+def cost_of(arm: str, row: Row, encode_s: float) -> MethodCost:
+    """An arm as the link model wants it.
+
+    Args:
+        row: with the bytes that one of two workers sends in a step, and the buckets.
+        encode_s: seconds of packing and unpacking that DDP's own hook does not have.
+    """
+    meets = arm in ("local_sgd", "diloco")
+    messages = COLLECTIVES.get(arm, 2) * row["buckets"]
+    gathers = arm in ("top_k", "threshold")
+    # Two workers send what they hand in once, in all_reduce and all_gather.
+    return MethodCost(
+        arm_of(arm).title,
+        "all_gather" if gathers else "all_reduce",
+        row["sent"],
+        1 / MEET_EVERY if meets else messages,
+        max(0.0, encode_s),
+        MEET_EVERY if meets else 1,
+    )
+
+
 def method_costs() -> list[MethodCost]:
-    """The arms as the link model wants them, from the records; dense first."""
+    """The timed arms, from the records; dense first."""
+    encode = {
+        arm: statistics.median(row["ms"] for row in rows) / 1e3
+        for arm in TIMED
+        if (rows := pick(rows_of("encode"), arm=arm))
+    }
     times = {row["arm"]: row for row in rows_of("time")}
-    encode = rows_of("encode")
-    found = []
-    for arm in TIMED:
-        sent = times[arm]["sent"]  # of one of two workers
-        gathers = arm == "top_k"
-        spent = [row["ms"] for row in pick(encode, arm=arm)]
-        dense = statistics.median(row["ms"] for row in pick(encode, arm="ddp"))
-        extra = statistics.median(spent) - dense if spent else 0.0
-        every = MEET_EVERY if arm == "local_sgd" else 1
-        messages = {"ddp": 1, "bf16": 1, "local_sgd": 1 / MEET_EVERY}.get(
-            arm, 2
-        )
-        found.append(
-            MethodCost(
-                arm_of(arm).title,
-                "all_gather" if gathers else "all_reduce",
-                # Two workers: an all_reduce sends what it is given once.
-                sent,
-                messages,
-                max(0.0, extra / 1e3),
-                every,
-            )
-        )
-    return found
+    return [
+        cost_of(arm, times[arm], encode.get(arm, 0.0) - encode["ddp"])
+        for arm in TIMED
+    ]
 
 
 def step_times() -> tuple[float, float]:
-    """Seconds of a DDP step without waiting, and those of its backward.
+    """Seconds that a DDP step computes, and those of its backward.
 
-    The backward takes about two thirds of forward and backward: its products are two
-    of three. An assumption, not a measurement.
+    Two ranks compute at once, as they do in training. Packing gradients and unpacking
+    them is part of it.
     """
-    row = pick(rows_of("time"), arm="ddp")
-    compute = statistics.median(r["ms_unshaped"] for r in row) / 1e3
-    return compute, 2 / 3 * compute
+    rows = rows_of("compute")
+    forward, backward, update = (
+        statistics.median(row[f"ms_{part}"] for row in rows)
+        for part in ("forward", "backward", "update")
+    )
+    packing = statistics.median(
+        row["ms"] for row in pick(rows_of("encode"), arm="ddp")
+    )
+    return (forward + backward + update + packing) / 1e3, backward / 1e3
+
+
+def fitted_links() -> dict[str, Link]:
+    """alpha and beta of each link, from all_reduces of several sizes."""
+    rows = rows_of("link")
+    found = {}
+    for name in (*LINKS, "held_out"):
+        mine = pick(rows, arm=name)
+        sizes = mine[0]["bytes"]
+        ms = [
+            statistics.median(row["ms"][place] for row in mine)
+            for place in range(len(sizes))
+        ]
+        found[name] = fit_link(sizes, [t / 1e3 for t in ms], 2)
+    return found
+
+
+def link_lines() -> list[str]:
+    """What was asked of each link, and what was found."""
+    lines = [f"{'link':>12}{'Mbit/s found':>15}{'latency, ms':>14}"]
+    for name, link in fitted_links().items():
+        lines.append(
+            f"{LINK_NAMES[name]:>12}{link.bandwidth * 8 / 1e6:>15,.0f}"
+            f"{link.latency * 1e3:>14.2f}"
+        )
+    return lines
+
+
+def check_rows() -> list[Row]:
+    """Step times as the model predicts them, and as they were measured.
+
+    The links' numbers come from all_reduces by themselves, those of the methods from
+    packing by itself: nothing is fitted to a step's time.
+    """
+    compute_s, backward_s = step_times()
+    rows = []
+    for name, link in fitted_links().items():
+        machine = Machine(
+            compute_s, backward_s, 0.0, link.bandwidth, link.latency, 2
+        )
+        for arm, cost in zip(TIMED, method_costs(), strict=True):
+            measured = statistics.median(
+                row[f"ms_{name}"] for row in pick(rows_of("time"), arm=arm)
+            )
+            rows.append(
+                {
+                    "method": cost.name,
+                    "link": LINK_NAMES[name],
+                    "predicted_ms": 1e3 * step_time(cost, machine),
+                    "measured_ms": measured,
+                }
+            )
+    return rows
 
 
 assert set(LINK_NAMES) == {*LINKS, "held_out", "one_slow"}

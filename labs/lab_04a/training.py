@@ -144,6 +144,14 @@ class Worker:
         mine = batches[self.dist.get_rank() :: W]
         return self.mean_over_ranks([mean_loss(self.model, mine)])[0]
 
+    def buckets(self) -> int:
+        """Messages of DDP's in a step; 0 for arms that exchange weights."""
+        if not isinstance(self.trained, DistributedDataParallel):
+            return 0
+        data = self.trained._get_ddp_logging_data()
+        sizes = data.get("rebuilt_bucket_sizes") or data["bucket_sizes"]
+        return len(str(sizes).split(","))
+
     def bytes_to_send(self) -> float:
         """Of this worker, in the step that comes."""
         sender: Any = self.fusion if self.meeting is None else self.meeting
@@ -199,7 +207,10 @@ def train_rank(
 def time_rank(
     arm: str, seed: int, scale: Scale, dist: Any, **options: Any
 ) -> Row:
-    """Milliseconds of a step: the median, after a few that are not counted."""
+    """Milliseconds of a step: the median, after a few that are not counted.
+
+    Workers that meet now and then: the mean, as most steps have no meeting in them.
+    """
     plan = replace(TIME_PLANS[scale], steps=3 + TIME_PLANS[scale].steps)
     if arm in ("local_sgd", "diloco"):  # whole rounds, so that meetings count
         plan = replace(plan, steps=3 + MEET_EVERY)
@@ -214,7 +225,47 @@ def time_rank(
     if worker.meeting is not None:
         middle = sum(counted) / len(counted)
     (ms,) = worker.mean_over_ranks([1e3 * middle])
-    return {"ms": round(ms, 2), "sent": round(worker.bytes_to_send())}
+    return {
+        "ms": round(ms, 2),
+        "sent": round(worker.bytes_to_send()),
+        "buckets": worker.buckets(),
+    }
+
+
+def compute_rank(seed: int, scale: Scale, dist: Any) -> Row:
+    """Milliseconds of a step's parts while all ranks compute, and nothing is sent.
+
+    Medians, of this model with as many sequences as a rank has in `time_rank`.
+    """
+    plan = TIME_PLANS[scale]
+    worker = Worker("ddp", seed, plan, dist)
+    spent: dict[str, list[float]] = {
+        "forward": [],
+        "backward": [],
+        "update": [],
+    }
+    for step in range(3 + plan.steps):
+        dist.barrier()
+        began = time.perf_counter()
+        loss = language_loss(worker.model, worker.batch(step))
+        after_forward = time.perf_counter()
+        loss.backward()
+        after_backward = time.perf_counter()
+        torch.nn.utils.clip_grad_norm_(worker.model.parameters(), 1.0)
+        worker.optimizer.step()
+        worker.optimizer.zero_grad()
+        spent["forward"].append(after_forward - began)
+        spent["backward"].append(after_backward - after_forward)
+        spent["update"].append(time.perf_counter() - after_backward)
+    middles = [
+        1e3 * sorted(times[3:])[len(times[3:]) // 2]
+        for times in spent.values()
+    ]
+    means = worker.mean_over_ranks(middles)
+    return {
+        f"ms_{part}": round(ms, 2)
+        for part, ms in zip(spent, means, strict=True)
+    }
 
 
 def budget_rank(
