@@ -81,9 +81,9 @@ def fit(
     """
     rank, workers = dist.get_rank(), dist.get_world_size()
     problem = make_problem(workers, seed)
-    fusion: Fusion = DenseFusion()
+    fusion: Fusion = DenseFusion(dist=dist)
     if feedback is not None:
-        fusion = OwnFeedback(LARGEST, feedback)
+        fusion = OwnFeedback(LARGEST, feedback, dist=dist)
     x_N, arrived_N = torch.zeros(N), torch.zeros(N)
     for step in range(STEPS):
         g_N = problem.gradient(rank, x_N.double()).float()
