@@ -25,8 +25,11 @@ def measure(
     sizes = LINK_SIZES[:4] if scale == "ci" else LINK_SIZES
     return {
         "link": all_reduce_rank(seed, sizes, dist, device),
-        "compute": compute_rank(seed, scale, dist),
-        "steps": {arm: time_rank(arm, seed, scale, dist) for arm in ARMS},
+        "compute": compute_rank(seed, scale, dist, device=device),
+        "steps": {
+            arm: time_rank(arm, seed, scale, dist, device=device)
+            for arm in ARMS
+        },
     }
 
 

@@ -232,13 +232,13 @@ def time_rank(
     }
 
 
-def compute_rank(seed: int, scale: Scale, dist: Any) -> Row:
+def compute_rank(seed: int, scale: Scale, dist: Any, **options: Any) -> Row:
     """Milliseconds of a step's parts while all ranks compute, and nothing is sent.
 
     Medians, of this model with as many sequences as a rank has in `time_rank`.
     """
     plan = TIME_PLANS[scale]
-    worker = Worker("ddp", seed, plan, dist)
+    worker = Worker("ddp", seed, plan, dist, **options)
     spent: dict[str, list[float]] = {
         "forward": [],
         "backward": [],
