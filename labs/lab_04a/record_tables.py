@@ -160,7 +160,10 @@ def compared_lines() -> list[str]:
         mine = pick(rows, arm=arm)
         kilobytes = statistics.median(row["sent"] for row in mine) / 1e3
         gap = "" if arm == "ddp" else gap_words(gaps(rows, arm))
+        late = sum(not row["reached"] for row in mine)
         steps = words(mine, "steps_to_target", 0)
+        if late:
+            steps = f"{late} of {len(mine)} do not reach it"
         lines.append(
             f"{arm_of(arm).title:26}{kilobytes:>10,.0f}{gap:>26}{steps:>22}"
         )
