@@ -12,6 +12,7 @@ from labs.lab_04a.methods import SHARE
 from labs.lab_04a.plan import GPT_PLANS
 from labs.lab_04a.training import Worker
 from labsupport.distributed.fusion import TopKFusion
+from labsupport.distributed.fusion.message import all_finite
 from labsupport.settings import Scale
 
 Compress = Callable[[Tensor], Tensor]
@@ -46,7 +47,7 @@ class OwnFeedback(TopKFusion):
         return kept
 
     def fuse(self, named: dict[str, Tensor]) -> bool:
-        finite = all(bool(g.isfinite().all()) for g in named.values())
+        finite = all_finite(named.values())
         places, values, total = [], [], 0
         for name, gradient in named.items():
             g = gradient.flatten()

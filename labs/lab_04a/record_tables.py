@@ -367,6 +367,35 @@ def time_lines() -> list[str]:
     return lines
 
 
+def until_lines() -> list[str]:
+    """Time until the target as a multiple of DDP's, by link: steps times a step's time.
+
+    A product of two records: steps of the small model, milliseconds of the larger one.
+    """
+    compared, times = rows_of("compared"), rows_of("time")
+
+    def middle(rows: list[Row], metric: str) -> float:
+        return statistics.median(row[metric] for row in rows)
+
+    dense = middle(pick(compared, arm="ddp"), "steps_to_target")
+    lines = [
+        f"{'':26}" + "".join(f"{name:>18}" for name in LINK_NAMES.values())
+    ]
+    for arm in TIMED:
+        mine = pick(compared, arm=arm)
+        more = middle(mine, "steps_to_target") / dense
+        sign = "" if all(row["reached"] for row in mine) else "> "
+        cells = ""
+        for link in LINK_NAMES:
+            metric = f"ms_{link}"
+            slower = middle(pick(times, arm=arm), metric) / middle(
+                pick(times, arm="ddp"), metric
+            )
+            cells += f"{f'{sign}{more * slower:.2f}':>18}"
+        lines.append(f"{arm_of(arm).title:26}{cells}")
+    return lines
+
+
 def encode_lines() -> list[str]:
     """What packing and unpacking costs, and what is kept for it."""
     rows = rows_of("encode")

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor
 
 from labsupport.distributed.fusion.hook import Fusion
-from labsupport.distributed.fusion.message import all_reduce_bytes, all_reduce_mean
+from labsupport.distributed.fusion.message import (
+    all_finite,
+    all_reduce_bytes,
+    all_reduce_mean,
+)
 
 
 class DenseFusion(Fusion):
@@ -24,16 +28,27 @@ class DenseFusion(Fusion):
         super().__init__(**options)
         self.dtype = dtype
 
+    @torch.no_grad()
+    def fuse_bucket(self, buffer: Tensor, named: dict[str, Tensor]) -> None:
+        if self.dtype != torch.float32 or buffer.dtype != torch.float32:
+            return super().fuse_bucket(buffer, named)
+        # As DDP does by itself: nothing is copied.
+        if self.weight != 1:
+            buffer.mul_(self.weight)
+        self.dist.all_reduce(buffer, group=self.group)
+        buffer.div_(self.workers)
+        return None
+
     def fuse(self, named: dict[str, Tensor]) -> bool:
         u = {name: self.with_residual(name, g) for name, g in named.items()}
         mine, mean = all_reduce_mean(
             list(u.values()), self.dtype, self.dist, self.group
         )
-        if not all(bool(part.isfinite().all()) for part in mean):
+        if not all_finite(mean):
             return False
         for name, sent, fused in zip(named, mine, mean, strict=True):
             if self.dtype != torch.float32:
-                self.keep_residual(name, u[name] - sent)
+                self.keep_residual(name, u[name].sub_(sent))
             named[name].copy_(fused)
         return True
 

@@ -179,6 +179,16 @@ class Fusion:
             for gradient in named.values():
                 gradient.fill_(torch.nan)
 
+    @torch.no_grad()
+    def fuse_bucket(self, buffer: Tensor, named: dict[str, Tensor]) -> None:
+        """Replace a bucket's numbers, in place.
+
+        Args:
+            buffer: all of them in a row.
+            named: the same numbers, by parameter.
+        """
+        self.fuse_named(named)
+
     def plain_mean(self, gradients: Sequence[Tensor]) -> None:
         """What DDP does without a hook."""
         flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
@@ -274,7 +284,7 @@ def hook(
     named = fusion.named_gradients(bucket.parameters(), bucket.gradients())
 
     def work() -> Tensor:
-        fusion.fuse_named(named)
+        fusion.fuse_bucket(bucket.buffer(), named)
         if bucket.is_last():
             fusion.end_step()
         return bucket.buffer()

@@ -53,7 +53,11 @@ from labsupport.distributed.fusion.budget import (
     allocate_by_signal,
 )
 from labsupport.distributed.fusion.hook import Fusion
-from labsupport.distributed.fusion.message import all_reduce_bytes, all_reduce_mean
+from labsupport.distributed.fusion.message import (
+    all_finite,
+    all_reduce_bytes,
+    all_reduce_mean,
+)
 from labsupport.errors import LabError
 
 Residual = Literal["own", "fused"]
@@ -162,31 +166,39 @@ class LowRankFusion(Fusion):
     # --- a step -------------------------------------------------------------------
 
     def fuse(self, named: dict[str, Tensor]) -> bool:
-        u = {name: self.with_residual(name, named[name]) for name in named}
-        whole = [name for name in named if not self.directions(name)]
-        groups = self.groups({n: u_n for n, u_n in u.items() if self.directions(n)})
-        first = [group.project() for group in groups] + [u[name] for name in whole]
+        groups = self.groups({n: g for n, g in named.items() if self.directions(n)})
+        whole = {
+            name: self.with_residual(name, gradient)
+            for name, gradient in named.items()
+            if not self.directions(name)
+        }
+        first = [group.project() for group in groups] + list(whole.values())
         mine, mean = all_reduce_mean(first, self.dtype, self.dist, self.group)
-        if not all(bool(part.isfinite().all()) for part in mean):
+        if not all_finite(mean):
             return False
-        for name, sent, fused in zip(
-            whole, mine[len(groups) :], mean[len(groups) :], strict=True
+        for (name, u), sent, fused in zip(
+            whole.items(), mine[len(groups) :], mean[len(groups) :], strict=True
         ):
             taken = sent if self.residual_of == "own" else fused
-            self.keep_residual(name, u[name] - taken)
+            self.keep_residual(name, u - taken)
             named[name].copy_(fused)
         if groups:
             self.second_message(named, groups, mean)
         return True
 
-    def groups(self, u: dict[str, Tensor]) -> list[Group]:
+    def groups(self, named: dict[str, Tensor]) -> list[Group]:
         """Parameters of one shape and as many directions, put together."""
         alike: dict[tuple[torch.Size, int], list[str]] = {}
-        for name, u_KMN in u.items():
-            alike.setdefault((u_KMN.shape, self.directions(name)), []).append(name)
+        for name, gradient in named.items():
+            alike.setdefault((gradient.shape, self.directions(name)), []).append(name)
         found = []
         for (shape, _), names in alike.items():
-            u_GKMN = torch.stack([u[name].view(stack_of(shape)) for name in names])
+            K, M, N = stack_of(shape)
+            u_GKMN = torch.stack([named[name].view(K, M, N) for name in names]).float()
+            u_GKMN *= self.weight
+            for u_KMN, name in zip(u_GKMN, names, strict=True):
+                if (kept := self.residual(name)) is not None:
+                    u_KMN += kept.view(K, M, N)
             q_GKNr = torch.stack(
                 [self.directions_of(name, u_GKMN[0]) for name in names]
             )
@@ -205,10 +217,12 @@ class LowRankFusion(Fusion):
             groups, p, mine, mean, mean[len(groups) :], strict=False
         ):
             fused_GKMN = p_GKMr @ r_GKNr.mT
+            residual_GKMN = group.u_GKMN  # large: what is new is taken off in place
             if self.residual_of == "own":
-                residual_GKMN = group.u_GKMN - p_GKMr @ sent_GKNr.mT
+                product = (p_GKMr.flatten(0, 1), sent_GKNr.mT.flatten(0, 1))
+                residual_GKMN.flatten(0, 1).baddbmm_(*product, alpha=-1)
             else:
-                residual_GKMN = group.u_GKMN - fused_GKMN
+                residual_GKMN -= fused_GKMN
             for name, fused_KMN, residual_KMN in zip(
                 group.names, fused_GKMN, residual_GKMN, strict=True
             ):

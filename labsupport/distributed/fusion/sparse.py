@@ -22,7 +22,11 @@ import torch
 from torch import Tensor
 
 from labsupport.distributed.fusion.hook import Fusion
-from labsupport.distributed.fusion.message import all_reduce_bytes, all_reduce_mean
+from labsupport.distributed.fusion.message import (
+    all_finite,
+    all_reduce_bytes,
+    all_reduce_mean,
+)
 from labsupport.errors import LabError
 
 
@@ -62,7 +66,7 @@ class SparseFusion(Fusion):
         for name, u_n in u.items():
             offsets[name] = total
             total += u_n.numel()
-        finite = all(bool(u_n.isfinite().all()) for u_n in u.values())
+        finite = all_finite(u.values())
         index = {name: self.choose(name, u_n) for name, u_n in u.items()}
         places_k = torch.cat([offsets[n] + index_k for n, index_k in index.items()])
         values_k = torch.cat([u[n][index_k] for n, index_k in index.items()])
@@ -204,11 +208,11 @@ class RandomFusion(Fusion):
         u = {n: self.with_residual(n, g).flatten() for n, g in named.items()}
         index = {n: self.choose(n, u_n.numel()).to(u_n.device) for n, u_n in u.items()}
         # One number more says whether all of this worker's are finite.
-        finite = all(bool(u_n.isfinite().all()) for u_n in u.values())
+        finite = all_finite(u.values())
         flag = next(iter(u.values())).new_tensor([0.0 if finite else torch.nan])
         parts = [*(u[n][index_k] for n, index_k in index.items()), flag]
         mine, mean = all_reduce_mean(parts, self.dtype, self.dist, self.group)
-        if not all(bool(part.isfinite().all()) for part in mean):
+        if not all_finite(mean):
             return False
         for name, sent_k, fused_k in zip(named, mine, mean, strict=False):
             u_n = u[name]
