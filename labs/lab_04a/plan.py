@@ -59,6 +59,8 @@ LINKS = {
 }
 LINK_SIZES = tuple(2**power for power in range(10, 24, 2))
 """Bytes of the all_reduces that the cost model is fitted to: 1 kB to 4 MB."""
+ONE_SLOW = "1gbit --link-rank 1=50mbit"
+"""Of two workers, one has the slower link."""
 HELD_OUT = "100mbit"
 """The link of the confirmation; nothing was chosen by it."""
 
