@@ -323,6 +323,20 @@ def average_not_in_place(gradients, capacity, dist):
     gradients[:] = copies
 
 
+def average_fills_gaps(gradients, capacity, dist):
+    """First fit: a small gradient goes into an earlier bucket that has room."""
+    found = []
+    for g in gradients:
+        for bucket in found:
+            if sum(map(torch.numel, bucket)) + g.numel() <= capacity:
+                bucket.append(g)
+                break
+        else:
+            found.append([g])
+    for bucket in found:
+        _send(bucket, dist)
+
+
 def average_first_piece(gradients, capacity, dist):
     for bucket in _buckets(gradients, capacity):
         flat = torch.cat([g.reshape(-1) for g in bucket])
@@ -431,6 +445,13 @@ AVERAGE = Exercise(
             1,
         ),
         WrongAnswer(
+            "fills gaps",
+            average_fills_gaps,
+            "a gradient goes into an earlier bucket that has room left. That one could "
+            "have left already: fill in the order of the list.",
+            1,
+        ),
+        WrongAnswer(
             "not in place",
             average_not_in_place,
             "the means are in new tensors, and the optimizer looks at the old ones. "
@@ -474,8 +495,9 @@ AVERAGE = Exercise(
         "`torch.cat` of the flat gradients, `reshape(-1)`, is the message. all_reduce "
         "leaves the sum of all ranks in it; the mean is the sum over "
         "dist.get_world_size().",
-        "`split` with a list of sizes cuts the message up again. Each piece needs its "
-        "gradient's shape, `view_as`, and `copy_` writes it where the gradient is.",
+        "Cut the message up again by the gradients' sizes, give each piece its "
+        "gradient's shape, and write it where the gradient is: a new tensor would not "
+        "be seen.",
     ),
     otherwise={
         "messages": (
@@ -824,6 +846,7 @@ def share_probes() -> Sequence[Arguments]:
         (0.3, 4.0, 0.05, 0.6),
         (0.6, 1.0, 0.0, 0.4),
         (0.2, math.inf, 0.1, 0.2),
+        (0.1, 2.0, 0.2, 0.6),
     ]
 
 
@@ -848,6 +871,8 @@ def share_by_hand(candidate: Candidate) -> None:
     expect_number(saved, 0.15, "half exposed, ratio 2, overhead 0.1: saved")
     asked = "to save 20% at ratio 2 with overhead 0.1: needed"
     expect_number(needed, 0.6, asked)
+    _, needed = candidate(0.5, 2.0, 0.0, 0.6)
+    expect_number(needed, 1.2, "to save 60% at ratio 2: needed")
 
 
 def share_limits(candidate: Candidate) -> None:
@@ -934,6 +959,21 @@ def share_needed_multiplied(exposed, ratio, overhead, goal):
     return exposed * kept - overhead, (goal + overhead) * kept
 
 
+def share_needed_capped(exposed, ratio, overhead, goal):
+    saved, needed = saved_and_needed(exposed, ratio, overhead, goal)
+    return saved, needed if needed == math.inf else min(1.0, needed)
+
+
+def share_saved_capped(exposed, ratio, overhead, goal):
+    saved, needed = saved_and_needed(exposed, ratio, overhead, goal)
+    return max(0.0, saved), needed
+
+
+def share_overhead_of_exposed(exposed, ratio, overhead, goal):
+    kept = 1 - 1 / ratio - overhead
+    return exposed * kept, goal / kept if kept > 0 else math.inf
+
+
 def share_overhead_compressed(exposed, ratio, overhead, goal):
     kept = 1 - 1 / ratio
     needed = goal / kept + overhead if kept else math.inf
@@ -1014,6 +1054,27 @@ SHARE = Exercise(
             "to find what is needed, solve the inequality for the exposed share: that "
             "divides by 1 - 1 / ratio.",
             3,
+        ),
+        WrongAnswer(
+            "needed cut off at 1",
+            share_needed_capped,
+            "what is needed is cut off at 1. Leave it: above 1 it says that no step "
+            "has so much to save.",
+            3,
+        ),
+        WrongAnswer(
+            "saved cut off at 0",
+            share_saved_capped,
+            "what is saved is cut off at 0. Leave it: below 0 it says what compression "
+            "costs.",
+            2,
+        ),
+        WrongAnswer(
+            "overhead of the exposed part",
+            share_overhead_of_exposed,
+            "the overhead is taken for a share of the communication. It is a share of "
+            "the whole step.",
+            2,
         ),
         WrongAnswer(
             "overhead compressed",

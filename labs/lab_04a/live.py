@@ -49,12 +49,12 @@ class OwnFeedback(TopKFusion):
     def fuse(self, named: dict[str, Tensor]) -> bool:
         finite = all_finite(named.values())
         places, values, total = [], [], 0
+        residuals: dict[str, Tensor] = {}
         for name, gradient in named.items():
             g = gradient.flatten()
             kept = self.residual(name)
             e = torch.zeros_like(g) if kept is None else kept.flatten()
-            sent, residual = self.feedback(g, e, self.largest)
-            self.keep_residual(name, residual.view_as(gradient))
+            sent, residuals[name] = self.feedback(g, e, self.largest)
             index = sent.nonzero().flatten()
             places.append((total + index).to(torch.int32))
             values.append(sent[index])
@@ -64,6 +64,8 @@ class OwnFeedback(TopKFusion):
         )
         if fused is None:
             return False
+        for name, residual in residuals.items():
+            self.keep_residual(name, residual.view_as(named[name]))
         sizes = [gradient.numel() for gradient in named.values()]
         for gradient, piece in zip(
             named.values(), fused.split(sizes), strict=True

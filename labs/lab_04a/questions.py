@@ -23,27 +23,28 @@ QUESTIONS = (
         "04a.share",
         "Communication is 30% of a step, and the backward hides two thirds of it. What "
         "can a compression of 15 to 1 save, at most?",
-        "about 9% of the step",
+        "10% of the step",
         {
             "about 28% of the step": "What is hidden takes no time that could be "
             "saved: only the exposed 10% count.",
-            "about 9% of the step": "10% are exposed, and 14 / 15 of that can be "
-            "saved, less what compressing costs.",
+            "10% of the step": "20 of the 30 are hidden and cost nothing. After "
+            "compression 2 are left, and they hide, too: the exposed 10% go.",
             "about 93% of the step": "That is the share of the bytes. A step also "
             "computes.",
         },
     ),
     Question(
-        "04a.coherence",
-        "Four workers, and a direction has a coherence of 1/4. What do the workers "
-        "send in it?",
-        "noise that differs from worker to worker",
+        "04a.ring",
+        "A ring all-reduce of 100 MB of gradients: what does each of 8 workers send, "
+        "and what each of 1,000?",
+        "175 MB, and almost 200 MB",
         {
-            "all the same": "Then the mean would be as long as each of them: a "
-            "coherence of 1.",
-            "noise that differs from worker to worker": "In a mean of W, independent "
-            "noise has a W-th of its energy.",
-            "nothing": "A quotient of energies says nothing about their size.",
+            "100 MB, and 100 MB": "Sums travel around the ring, and then the results: "
+            "nearly every number passes twice.",
+            "175 MB, and almost 200 MB": "2 (W - 1) / W times the bytes, so never "
+            "twice as much. What grows with W is the number of messages.",
+            "700 MB, and 99.9 GB": "So it would be if each sent all it has to all "
+            "others, as top-k has to: an all-gather.",
         },
     ),
 )
