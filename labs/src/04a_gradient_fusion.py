@@ -409,7 +409,8 @@ print("\n".join(record.encode_lines()))
 # %% [markdown] id="play-text"
 # ## Play: where does it pay? (78 – 92 min)
 #
-# Top-k is one way to send less. The record has more, all with error feedback:
+# Top-k is one way to send less. The record has more, all but the last two with error
+# feedback:
 #
 # - **bfloat16**: every number, in two bytes instead of four.
 # - **Low rank**: a matrix of $M \times N$ travels as a product of two thin ones,
@@ -513,9 +514,9 @@ view = extrapolation_view(
 show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="verdicts-text"
-# The verdicts follow from rules in `data/claims/`, written before the runs. *Saving* is 1
-# minus the ratio to DDP: below 0 where AGF needs more. *Could have seen* is half the
-# width of the interval.
+# The verdicts follow from the rules in `data/claims/`, written before the runs. No source
+# of the sentences is known, so each has one verdict. *Saving* is 1 minus the ratio to
+# DDP: below 0 where AGF needs more. In brackets the 95 % interval over seeds.
 
 # %% id="verdicts" tags=["nbval-check-output"]
 print("\n".join(record.verdict_lines()))
