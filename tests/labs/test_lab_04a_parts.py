@@ -5,9 +5,10 @@ import torch
 
 from labs.lab_04a import experiments
 from labs.lab_04a.adasum import adasum, tournament
-from labs.lab_04a.experiments import Alone, until_target
+from labs.lab_04a.experiments import Alone, judged, until_target
 from labs.lab_04a.live import OwnFeedback, forget
 from labs.lab_04a.methods import ARMS, arm_of
+from labs.lab_04a.plan import GPT_PLANS
 from labs.lab_04a.redundancy import mean_cosine
 from labs.lab_04a.stale import Delayed
 from labsupport.distributed.fusion import TopKFusion
@@ -72,6 +73,15 @@ def test_steps_to_the_target(curve, steps):
     assert until_target(curve, 25) == steps
 
 
+def test_a_training_that_does_not_get_there_counts_with_all_its_steps():
+    late = judged({"curve": [3.0, 2.9], "sent": 10.0}, "cpu")
+    assert not late["reached"]
+    assert late["steps_to_target"] == GPT_PLANS["cpu"].steps
+    assert late["bytes_to_target"] == 10 * GPT_PLANS["cpu"].steps
+    there = judged({"curve": [3.0, 2.0], "sent": 10.0}, "cpu")
+    assert there["reached"] and there["bytes_to_target"] == 375
+
+
 def test_every_arm_has_four_trials():
     assert {len(arm.trials) for arm in ARMS.values()} == {4}
     with pytest.raises(LabError, match="arm='best': choose one of ddp, bf16"):
@@ -111,5 +121,10 @@ def test_the_readers_feedback_is_top_k_with_feedback():
     assert (found[0] != 0).sum() == 60
     assert torch.allclose(own.residual("weight"), ours.residual("weight"))
     assert not without.residual("weight").any()
+    # A step that cannot be used leaves the residual as it was.
+    before = own.residual("weight").clone()
+    spoilt = torch.full((20, 30), torch.inf)
+    own.fuse_named({"weight": spoilt})
+    assert spoilt.isnan().all() and torch.equal(own.residual("weight"), before)
     kept = found[2] != 0
     assert torch.equal(found[2][kept], gradient[kept])

@@ -31,6 +31,7 @@ from labsupport.distributed.fusion.budget import (
 )
 from labsupport.distributed.fusion.hook import start_thread
 from labsupport.distributed.fusion.low_rank import judge_directions, most_directions
+from labsupport.distributed.fusion.message import all_finite
 from labsupport.errors import LabError
 from labsupport.train.noise_scale import two_batch_estimate
 
@@ -313,6 +314,21 @@ def test_the_signal_is_that_of_the_noise_scale():
     """Workers' lengths against the mean's are batches of 1 and of W."""
     signal, _ = judge_directions(torch.tensor([3.0]), torch.tensor([7.0]), W=4)
     assert signal.item() == pytest.approx(two_batch_estimate(7.0, 3.0, 1, 4)[0])
+
+
+@pytest.mark.parametrize(
+    "numbers, finite",
+    [
+        ([1.0, -2.0], True),
+        ([3e38, 3e38, -1.0], True),  # the sum overflows, the numbers do not
+        ([torch.inf, -torch.inf], False),
+        ([torch.nan, 1.0], False),
+        ([], True),
+    ],
+)
+def test_one_pass_says_whether_all_numbers_are_finite(numbers, finite):
+    parts = [torch.zeros(3), torch.tensor(numbers)]
+    assert all_finite(parts) is finite
 
 
 def test_the_thread_ends_with_its_owner():
