@@ -207,8 +207,8 @@ AVERAGE = Exercise(
         "B samples, is what one process would compute.",
         "B is the sum of b over ranks: `dist.all_reduce` on a tensor that holds b. "
         "Your weight is W * b / B, and the sum is divided by W.",
-        "Three lines: your gradient times its weight, a new tensor; `dist.all_reduce` "
-        "on that, which sums in place; and the sum divided by W.",
+        "Multiply your gradient first, into a new tensor: all_reduce sums in place. "
+        "What it leaves still has to be divided.",
     ),
 )
 
@@ -402,9 +402,10 @@ BALANCE = Exercise(
         ),
     ),
     hints=(
-        "T = (B + sum a/c) / sum(1/c), and worker i's share is (T - a) / c.",
-        "Round down, `max(1, int(share))`, then put right what the sum lacks or has "
-        "too much, one sample at a time.",
+        "Each share, rounded down but at least 1, is a good start. `int` rounds a "
+        "number above zero down.",
+        "Then put right what the sum lacks or has too much, one sample at a time. "
+        "Look at each worker's time anew before every sample.",
         "While the sum is below B, one more goes to the worker with the least a + c "
         "(b + 1). While it is above, one is taken from the worker with the largest "
         "a + c b among those with b > 1.",
@@ -667,10 +668,10 @@ SLICE = Exercise(
     hints=(
         "For each matrix: make each row of the raw direction as long as the same row "
         "of the weights.",
-        "`d / d.norm(dim=1, keepdim=True) * w.norm(dim=1, keepdim=True)`; "
-        "`torch.zeros_like(w)` for a vector, `w.ndim < 2`.",
-        "`torch.stack([loss([w + alpha * d ...]) for alpha in alphas])`, new tensors "
-        "each time: nothing is changed in place.",
+        "`x.norm(dim=1, keepdim=True)` is the length of each row. A vector, with "
+        "`ndim` below 2, gets zeros; so does a row whose length is 0.",
+        "For each alpha make a new list of weights and call `loss` on it. "
+        "`torch.stack` makes one tensor of the losses. Nothing is changed in place.",
     ),
     otherwise={
         "weights stay": (

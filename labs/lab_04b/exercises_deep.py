@@ -173,8 +173,8 @@ NOISE = Exercise(
         "for |G|^2 and tr.",
         "Two running means, `mean = decay * mean + (1 - decay) * new`, and one "
         "division at the end. Both may start at 0: what is missing cancels.",
-        "`signal = (B * big - b * small) / (B - b)` and "
-        "`noise = (small - big) / (1 / b - 1 / B)`.",
+        "Subtract the equations: |G|^2 drops out, and tr is the difference over "
+        "1/b - 1/B. Multiply them by b and B first, and tr drops out.",
     ),
 )
 
@@ -300,8 +300,8 @@ GOODPUT = Exercise(
     ),
     hints=(
         "Computing takes a + c * B / W, and in a step B samples are done.",
-        "`(compute**gamma + n**gamma) ** (1 / gamma)`.",
-        "Goodput is B / T times (phi + B_0) / (phi + B).",
+        "Powers: `x**gamma`, and the root is `** (1 / gamma)`.",
+        "What a sample is worth is 1 for B = B_0, and less for larger batches.",
     ),
 )
 
@@ -409,7 +409,7 @@ SAM_STEP = Exercise(
     hints=(
         "Take the gradient, go rho in its direction, and take it again there.",
         "`g_P / g_P.norm()` has length 1.",
-        "Return `gradient(w_P + e_P)`; `w_P += ...` would move the weights.",
+        "Go there with a new tensor; `w_P += ...` would move the weights.",
     ),
     otherwise={
         "weights stay": (
