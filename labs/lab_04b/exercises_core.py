@@ -506,11 +506,12 @@ def slice_by_hand(candidate: Candidate) -> None:
 
 def slice_leaves_weights(candidate: Candidate) -> None:
     weights, raw = layers(3)
-    before = [w.clone() for w in weights]
+    given = [*weights, *raw]
+    before = [x.clone() for x in given]
     candidate(two_layers, weights, raw, [-0.5, 1.0])
-    if not all(map(torch.equal, weights, before)):
+    if not all(map(torch.equal, given, before)):
         raise CheckFailed(
-            "weights left as they were", "weights that have moved"
+            "weights and raw left as they were", "numbers that have changed"
         )
 
 
@@ -675,8 +676,8 @@ SLICE = Exercise(
     ),
     otherwise={
         "weights stay": (
-            "`w += ...` changes the tensors you were given. Make new ones, "
-            "`w + alpha * d`.",
+            "`w += ...` and `d /= ...` change the tensors you were given. Make new "
+            "ones, as `w + alpha * d` does.",
             3,
         ),
         "a row of zeros": (

@@ -209,6 +209,7 @@ def goodput_probes() -> Sequence[Arguments]:
         (64, 4, 0.01, 0.002, 0.03, 1.0, 50.0, 8),
         (256, 8, 0.0, 0.001, 0.02, 2.5, 400.0, 16),
         (32, 2, 0.05, 0.01, 0.1, 10.0, 12.0, 8),
+        (30, 4, 0.01, 0.004, 0.03, 1.5, 50.0, 8),
     ]
 
 
@@ -259,6 +260,13 @@ GOODPUT = Exercise(
             "whole batch on each worker",
             _good(compute=lambda B, W, a, c: a + c * B),
             "each worker computes the whole batch. It has B / W samples.",
+            1,
+        ),
+        WrongAnswer(
+            "whole samples",
+            _good(compute=lambda B, W, a, c: a + c * (B // W)),
+            "a worker's share is rounded down. On average it has B / W samples, a "
+            "fraction too.",
             1,
         ),
         WrongAnswer(
