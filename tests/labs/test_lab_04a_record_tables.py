@@ -8,8 +8,14 @@ from labs.lab_04a import record_tables as tables
 from labs.lab_04a.experiments import FEEDBACK, TIMED, chosen
 from labs.lab_04a.link_check import check_view
 from labs.lab_04a.methods import ARMS, COMPARED
+from labsupport.build.names import lab_names
 from labsupport.claims.record import load_record
 from labsupport.claims.rows import pick
+
+pytestmark = pytest.mark.skipif(
+    not any(name.startswith("04a") for name in lab_names()),
+    reason="lab 04a is a draft: a part of its record is still to come",
+)
 
 
 def middle(rows, name, **wanted):
