@@ -7,6 +7,7 @@ import pytest
 from labs.lab_04a import record_tables as tables
 from labs.lab_04a.experiments import FEEDBACK, TIMED, chosen
 from labs.lab_04a.link_check import check_view
+from labs.lab_04a.link_model import Machine, break_even, exposed_share, saving
 from labs.lab_04a.methods import ARMS, COMPARED
 from labsupport.build.names import lab_names
 from labsupport.claims.record import load_record
@@ -85,3 +86,96 @@ def test_predictions_are_compared_with_every_measured_step():
     rows = tables.check_rows()
     assert len(rows) == 5 * len(TIMED)
     assert "of 35 predicted step times are within 20 %" in check_view(rows).sentence
+
+
+def test_what_the_text_says_of_the_record():
+    compared = load_record("04a", "compared")["rows"]
+    spans = {arm: tables.confidence(tables.gaps(compared, arm)) for arm in COMPARED}
+    # "Everything that sends a twentieth ends higher."
+    small = [
+        arm for arm in COMPARED if middle(compared, "sent", arm=arm) < 771.8e3 / 15
+    ]
+    assert len(small) == len(COMPARED) - 2
+    assert all(spans[arm][1] > 0 for arm in small)
+    # "Meeting every 20 steps loses least, 0.06 nats; its best rate was the highest."
+    assert min(small, key=lambda arm: spans[arm][0]) == "local_sgd"
+    assert spans["local_sgd"][0] == pytest.approx(0.06, abs=0.005)
+    assert chosen("local_sgd")["lr"] == max(t["lr"] for t in ARMS["local_sgd"].trials)
+    # "The four low-rank arms lie in one another's intervals."
+    four = ("power_sgd_4", "agf_uniform", "agf_signal", "agf_random")
+    for arm in four:
+        assert all(spans[arm][1] < spans[other][0] < spans[arm][2] for other in four)
+    missed = [r for r in pick(compared, arm="agf_signal") if not r["reached"]]
+    assert len(missed) == 1
+    tune = load_record("04a", "tune")["rows"]
+    rates = [
+        statistics.fmean(r["validation"] for r in pick(tune, arm="agf_signal", trial=t))
+        for t in (2, 3)
+    ]
+    assert rates[0] - rates[1] == pytest.approx(0.004, abs=0.0006)
+
+    times = load_record("04a", "time")["rows"]
+
+    def saved(arm, link):
+        mine, dense = (middle(times, f"ms_{link}", arm=a) for a in (arm, "ddp"))
+        return 1 - mine / dense
+
+    packing = [arm for arm in TIMED if arm not in ("ddp", "local_sgd")]
+    assert all(-0.55 < saved(arm, "unshaped") < -0.19 for arm in packing)
+    assert all(-0.07 < saved(arm, "1gbit") < 0.17 for arm in packing)
+    assert saved("agf_signal", "200mbit") == pytest.approx(0.61, abs=0.005)
+    assert min(saved(arm, "200mbit") for arm in packing if arm != "bf16") > 0.5
+    until = {
+        arm: middle(compared, "steps_to_target", arm=arm)
+        / middle(compared, "steps_to_target", arm="ddp")
+        for arm in four
+    }
+    for arm in ("power_sgd_4", "agf_uniform", "agf_signal"):
+        assert 1.33 < until[arm] * (1 - saved(arm, "1gbit")) < 1.6
+        assert 0.55 < until[arm] * (1 - saved(arm, "200mbit")) < 0.65
+    # "34 of 35": the model of links.
+    assert "34 of 35" in check_view(tables.check_rows()).sentence
+
+    feedback = load_record("04a", "feedback")["rows"]
+    loss = {arm: middle(feedback, "validation", arm=arm) for arm in FEEDBACK}
+    gained = {
+        arm: (loss[f"{arm}_forgets"] - loss[arm])
+        / (loss[f"{arm}_forgets"] - loss[base])
+        for arm, base in (
+            ("top_k", "ddp"),
+            ("sgd_top_k", "sgd"),
+            ("low_rank", "ddp"),
+            ("random_k", "ddp"),
+        )
+    }
+    assert 0.15 < gained["sgd_top_k"] < gained["top_k"] + 0.05 < 0.32
+    assert gained["low_rank"] == max(gained.values()) > 0.5
+    assert gained["random_k"] < 0
+
+
+def test_what_the_explorers_answers_say():
+    """The answers under "try this" of the speed-up."""
+    costs = tables.method_costs()
+    by = dict(zip(TIMED, costs, strict=True))
+    compute_s, backward_s = tables.step_times()
+
+    def machine(W, hidden, bits=1e9):
+        return Machine(compute_s, backward_s, hidden, bits / 8, 1e-4, W)
+
+    def saved(arm, there):
+        return saving(by[arm], by["ddp"], there)
+
+    after, beside = machine(2, 0.0), machine(2, 1.0)
+    edges = [8 * break_even(by["agf_signal"], by["ddp"], after, s) for s in (0.4, 0.6)]
+    assert edges[0] == pytest.approx(6.2e8, abs=0.2e8) and 2.5e8 < edges[1] < 3.5e8
+    assert exposed_share(by["ddp"], after) == pytest.approx(0.41, abs=0.005)
+    assert exposed_share(by["ddp"], beside) == pytest.approx(0.12, abs=0.005)
+    assert saved("agf_signal", beside) == pytest.approx(-0.08, abs=0.005)
+    fast = machine(2, 1.0, 1e11)
+    assert all(saved(arm, fast) < 0 for arm in TIMED if arm not in ("ddp", "local_sgd"))
+    many = machine(2048, 0.0)
+    found = {arm: saved(arm, many) for arm in TIMED}
+    assert (
+        min(found, key=found.get) == "top_k"
+        and max(found, key=found.get) == "local_sgd"
+    )
