@@ -50,7 +50,9 @@ class Problem:
         return float(away.square().mean() / 2)
 
 
-def make_problem(workers: int, seed: int) -> Problem:
+def make_problem(
+    workers: int, seed: int, device: torch.device | str = "cpu"
+) -> Problem:
     """The same on all ranks."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -58,9 +60,8 @@ def make_problem(workers: int, seed: int) -> Problem:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
     a_WMN, x_N, z_WN = normal(workers, M, N), normal(N), normal(workers, N)
-    return Problem(
-        a_WMN, torch.einsum("wmn,wn->wm", a_WMN, x_N + DIFFER * z_WN)
-    )
+    b_WM = torch.einsum("wmn,wn->wm", a_WMN, x_N + DIFFER * z_WN)
+    return Problem(a_WMN.to(device), b_WM.to(device))
 
 
 def fit(
@@ -68,23 +69,25 @@ def fit(
     dist: Any,
     log: Callable[[int, float], None],
     feedback: Feedback | None = None,
+    device: torch.device | str = "cpu",
 ) -> tuple[float, float, float]:
     """Gradient descent on all ranks, from zero.
 
     Args:
         log: gets step and gap, every 10 steps.
         feedback: the largest numbers are sent, with that; None: everything is.
+        device: where to compute.
 
     Returns:
         The gap at the end; the length of the workers' mean gradient there; and of what
         they agreed on in place of it, the mean of the last 50 steps.
     """
     rank, workers = dist.get_rank(), dist.get_world_size()
-    problem = make_problem(workers, seed)
+    problem = make_problem(workers, seed, device)
     fusion: Fusion = DenseFusion(dist=dist)
     if feedback is not None:
         fusion = OwnFeedback(LARGEST, feedback, dist=dist)
-    x_N, arrived_N = torch.zeros(N), torch.zeros(N)
+    x_N, arrived_N = torch.zeros(2, N, device=device)
     for step in range(STEPS):
         g_N = problem.gradient(rank, x_N.double()).float()
         fusion.fuse_named({"x": g_N})

@@ -84,6 +84,7 @@ def train_live(
     feedback: Feedback | None = None,
     steps: int | None = None,
     share: float = SHARE,
+    device: torch.device | str = "cpu",
 ) -> float:
     """Train on this rank, loss by loss; returns the validation loss.
 
@@ -92,9 +93,12 @@ def train_live(
         log: gets step and loss.
         steps: fewer than the plan's: the rest is left out, learning rates stay.
         share: of top-k.
+        device: where to train.
     """
     own = None if feedback is None else OwnFeedback(share, feedback)
-    worker = Worker(arm, seed, GPT_PLANS[scale], dist, fusion=own)
+    worker = Worker(
+        arm, seed, GPT_PLANS[scale], dist, fusion=own, device=device
+    )
     for result in worker.steps():
         log(result.step, loss=result.loss)
         if steps is not None and result.step >= steps:

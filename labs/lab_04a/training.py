@@ -127,7 +127,8 @@ class Worker:
 
     def mean_over_ranks(self, values: list[float]) -> list[float]:
         """Of numbers that every rank has its own of."""
-        held = torch.tensor(values, dtype=torch.float64)
+        device = next(self.model.parameters()).device
+        held = torch.tensor(values, dtype=torch.float64, device=device)
         self.dist.all_reduce(held)
         return (held / self.dist.get_world_size()).tolist()
 
@@ -239,6 +240,7 @@ def compute_rank(seed: int, scale: Scale, dist: Any, **options: Any) -> Row:
     """
     plan = TIME_PLANS[scale]
     worker = Worker("ddp", seed, plan, dist, **options)
+    device = next(worker.model.parameters()).device
     spent: dict[str, list[float]] = {
         "forward": [],
         "backward": [],
@@ -247,7 +249,8 @@ def compute_rank(seed: int, scale: Scale, dist: Any, **options: Any) -> Row:
     for step in range(3 + plan.steps):
         dist.barrier()
         began = time.perf_counter()
-        loss = language_loss(worker.model, worker.batch(step))
+        tokens_BT, targets_BT = (x.to(device) for x in worker.batch(step))
+        loss = language_loss(worker.model, (tokens_BT, targets_BT))
         after_forward = time.perf_counter()
         loss.backward()
         after_backward = time.perf_counter()

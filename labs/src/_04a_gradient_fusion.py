@@ -100,7 +100,7 @@ for name, feedback in (("everything", None), ("largest", forget)):
     def draw(step, gap, name=name):
         log(step, **{f"log10 of the gap, {name}": math.log10(gap)})
 
-    gap, mean, arrived = fit(seed, dist, draw, feedback)
+    gap, mean, arrived = fit(seed, dist, draw, feedback, device())
     if dist.get_rank() == 0:
         print(f"{name:10}: {gap:.2g} above the lowest loss there is")
         print(f"    length of the mean gradient {mean:.2g}")
@@ -317,7 +317,7 @@ def draw(step, gap):
     log(step, **{"log10 of the gap": math.log10(gap)})
 
 
-gap, mean, arrived = fit(seed, dist, draw, with_feedback)
+gap, mean, arrived = fit(seed, dist, draw, with_feedback, device())
 if dist.get_rank() == 0:
     print(f"with your feedback: {gap:.2g} above the lowest loss there is")
     print(f"length of the mean gradient {mean:.2g}")
@@ -338,7 +338,14 @@ from labs.lab_04a.live import train_live
 torch.set_num_threads(1)
 dist.init_process_group(backend())
 loss = train_live(
-    "top_k", seed, SCALE, dist, log, feedback=with_feedback, steps=steps
+    "top_k",
+    seed,
+    SCALE,
+    dist,
+    log,
+    feedback=with_feedback,
+    steps=steps,
+    device=device(),
 )
 if dist.get_rank() == 0:
     print(f"with your feedback: validation loss {loss:.3f} nats a byte")
