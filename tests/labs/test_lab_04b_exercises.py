@@ -73,7 +73,18 @@ def test_weights_that_moved():
 
     verdict = run_checks(core.SLICE, in_place)
     assert verdict.step == "weights stay"
-    assert "changes the tensors you were given" in verdict.message
+    assert "change the tensors you were given" in verdict.message
+
+    def raw_in_place(loss, weights, raw, alphas):
+        for w, d in zip(weights, raw, strict=True):
+            if w.ndim < 2:
+                d.zero_()
+            else:
+                d /= d.norm(dim=1, keepdim=True).clamp(min=1e-12)
+                d *= w.norm(dim=1, keepdim=True)
+        return core.loss_slice(loss, weights, raw, alphas)
+
+    assert run_checks(core.SLICE, raw_in_place).step == "weights stay"
 
     def sam_in_place(gradient, w_P, rho):
         g_P = gradient(w_P)
