@@ -60,6 +60,7 @@ def run(ring: str, monkeypatch, tmp_path, extra: str = "") -> dict[str, str]:
     }
 
 
+@pytest.mark.slow  # lab 00's notebook does so in CI
 def test_a_right_ring_is_what_runs_on_the_ranks(monkeypatch, tmp_path):
     shown = run(RIGHT, monkeypatch, tmp_path)
     assert "P.4: using yours" in shown["ring"]
