@@ -236,9 +236,9 @@ lab.reveal("feedback", answer=answer, sentence=sentence, figure=view.figure)
 # ## Error feedback (42 – 54 min)
 #
 # *Why was I wrong?* Who says "where everything is sent" thinks that nothing is lost, and
-# is right: with a memory all of it is sent. But late. Of 97 % that wait, each number waits
-# some thirty steps on average, and then tells of weights that have moved on. It gives back
-# a quarter of what was lost. (With SGD in place of AdamW it is no different: see the table
+# is right: with a memory all of it is sent. But late. At 3 % a step a number's turn comes
+# once in some thirty steps, and then it tells of weights that have moved on. Here a memory
+# gives back a quarter of what was lost. (With SGD in place of AdamW it is no different: see the table
 # in part 4.4.) In least squares, where gradients change slowly, it will give back nearly
 # everything.
 
@@ -597,7 +597,7 @@ lab.beliefs("agf-time")
 #   takes an $f$ of 43 % to save 40 % of the time at, for example, 15 to 1.
 #
 # **Limits.** Two workers, a model of 0.2 million weights, 200 steps, one text. Packing was
-# measured on a CPU, where it costs a quarter of a step; on a GPU it was not measured.
+# measured on a CPU, where it costs a quarter of a step and more; on a GPU it was not.
 # Larger models have matrices of which four directions are a smaller part. And our AGF is
 # *our* reading of a system that nobody has published.
 #

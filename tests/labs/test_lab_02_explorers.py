@@ -16,7 +16,7 @@ from labsupport.claims.record import load_record
 from tests.labs.every_view import every_view
 
 
-@pytest.mark.slow
+@pytest.mark.slow  # in CI the browser moves this explorer
 def test_every_choice_of_bars_is_recorded():
     for setting, view in every_view(bars_explorer()):
         assert "MaxVio" in view.sentence, setting

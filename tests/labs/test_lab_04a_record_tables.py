@@ -13,11 +13,6 @@ from labsupport.build.names import lab_names
 from labsupport.claims.record import load_record
 from labsupport.claims.rows import pick
 
-pytestmark = pytest.mark.skipif(
-    not any(name.startswith("04a") for name in lab_names()),
-    reason="lab 04a is a draft: a part of its record is still to come",
-)
-
 
 def middle(rows, name, **wanted):
     return statistics.median(row[name] for row in pick(rows, **wanted))
@@ -46,14 +41,21 @@ def test_the_chosen_trial_is_the_best_on_the_tuning_seeds():
     assert starred == [1] * len(COMPARED)
 
 
-def test_every_arm_has_its_line():
-    assert len(tables.feedback_lines()) == 1 + len(FEEDBACK)
-    assert len(tables.opening_lines()) == 3
-    assert len(tables.compared_lines()) == 1 + len(COMPARED)
+@pytest.mark.skipif(
+    not any(name.startswith("04a") for name in lab_names()),
+    reason="lab 04a is a draft: these four records are still to come",
+)
+def test_every_arm_of_the_deep_parts_has_its_line():
     assert len(tables.experts_lines()) == 7
     assert len(tables.budget_lines()) == 6
     assert len(tables.clip_lines()) == 6
     assert len(tables.stale_lines()) == 6
+
+
+def test_every_arm_has_its_line():
+    assert len(tables.feedback_lines()) == 1 + len(FEEDBACK)
+    assert len(tables.opening_lines()) == 3
+    assert len(tables.compared_lines()) == 1 + len(COMPARED)
     assert len(tables.time_lines()) == 1 + len(TIMED)
     assert len(tables.link_lines()) == 6
     assert len(tables.encode_lines()) == len(ARMS) - 2

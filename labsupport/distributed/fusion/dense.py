@@ -32,7 +32,8 @@ class DenseFusion(Fusion):
     def fuse_bucket(self, buffer: Tensor, named: dict[str, Tensor]) -> None:
         if self.dtype != torch.float32 or buffer.dtype != torch.float32:
             return super().fuse_bucket(buffer, named)
-        # As DDP does by itself: nothing is copied.
+        # As DDP does by itself: nothing is copied, and what is not finite stays in its
+        # place, on all ranks.
         if self.weight != 1:
             buffer.mul_(self.weight)
         self.dist.all_reduce(buffer, group=self.group)

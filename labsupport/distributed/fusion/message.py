@@ -27,7 +27,7 @@ def all_finite(parts: Iterable[Tensor]) -> bool:
     """Whether no number is NaN or infinite.
 
     A sum says so in one pass: NaN and infinity stay in it. It may overflow by itself;
-    only then every number is looked at, which takes thirty times as long.
+    only then every number is looked at, which takes many times as long.
     """
     return all(
         bool(part.sum().isfinite()) or bool(part.isfinite().all()) for part in parts
