@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from labs.lab_04a.speedup_picture import LINES
 from labsupport.errors import LabError
-from labsupport.explore import View
+from labsupport.explore import View, small_print
 from labsupport.explore.style import RECORDED
 
 Row = Mapping[str, Any]
@@ -22,12 +22,13 @@ SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star")
 GREY = "#6b7280"
 
 
-def check_view(rows: Sequence[Row]) -> View:
+def check_view(rows: Sequence[Row], caption: str = "") -> View:
     """Predicted against measured; on the diagonal they agree.
 
     Args:
         rows: each has `method` and `link`, which are names, and `predicted_ms` and
             `measured_ms`, milliseconds of one step.
+        caption: where they were recorded, if they were.
 
     Raises:
         LabError: no rows, or a time that is not above 0.
@@ -51,7 +52,10 @@ def check_view(rows: Sequence[Row]) -> View:
         "measured, ms": [round(row["measured_ms"], 2) for row in rows],
         "error, %": [round(100 * error, 1) for error in errors],
     }
-    return View(_figure(rows), _sentence(rows, errors), table)
+    figure = _figure(rows)
+    if caption:
+        small_print(figure, caption)
+    return View(figure, _sentence(rows, errors), table)
 
 
 def _sentence(rows: Sequence[Row], errors: Sequence[float]) -> str:
@@ -123,7 +127,7 @@ def _figure(rows: Sequence[Row]) -> go.Figure:
     figure.update_yaxes(title="predicted, ms a step", **axis)
     figure.update_layout(
         title="Step time: the model's prediction against the measurement",
-        height=480,
+        height=600,  # the legend has a line for each method and each link
         margin={"r": 190},
         legend={"orientation": "v", "x": 1.02, "y": 1, "yanchor": "top"},
     )

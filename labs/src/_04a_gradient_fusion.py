@@ -870,7 +870,7 @@ show_figure(view.figure, view.sentence)
 print("\n".join(record.link_lines()))
 
 # %% id="linked-record-check" tags=["nbval-ignore-output"]
-view = check_view(record.check_rows())
+view = check_view(record.check_rows(), record.caption("time"))
 show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="stale-text"

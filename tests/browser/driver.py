@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from labsupport.workcopy import open_copy
 
@@ -125,6 +125,22 @@ class NotebookPage:
         # The last cell gets its [*] at once, in the same turn as the first.
         self.wait(f"() => !({IDLE})()")
         self.wait_idle()
+
+    def guess(
+        self, choice: str, asked: str = "predict", shown: str = "reveal"
+    ) -> Locator:
+        """Make a guess; what `shown` holds back until then has to come.
+
+        Returns:
+            The cell with the answer.
+        """
+        reveal = self.cell("reveal")
+        expect(reveal.get_by_text("Make your guess above first")).to_be_visible()
+        button = self.cell("predict").get_by_role("button", name=choice, exact=True)
+        button.click()
+        expect(reveal.get_by_text(f"You said {choice}.")).to_be_visible()
+        expect(reveal.locator(".js-plotly-plot")).to_be_visible()
+        return reveal
 
     def errors(self) -> list[str]:
         """Every error output on the page."""

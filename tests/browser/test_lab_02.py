@@ -26,12 +26,7 @@ def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path)
         notebook.run(cell_id)
 
     # The record waits for a guess.
-    reveal = notebook.cell("reveal")
-    expect(reveal.get_by_text("Make your guess above first")).to_be_visible()
-    guess = "higher by more than 0.05 nats a byte"
-    notebook.cell("predict").get_by_role("button", name=guess).click()
-    expect(reveal.get_by_text(f"You said {guess}.")).to_be_visible()
-    expect(reveal.locator(".js-plotly-plot")).to_be_visible()
+    notebook.guess("higher by more than 0.05 nats a byte")
 
     # The picture of the idea; and a bias that weighs is called by its name.
     for cell_id in ("idea", "gate", "gate-check"):
