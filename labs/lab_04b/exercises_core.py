@@ -330,6 +330,18 @@ def _rest_to(index: int):  # type: ignore[no-untyped-def]
     return run
 
 
+def _to_who_is_first_now(a_W, c_W, B):  # type: ignore[no-untyped-def]
+    b_W = [max(1, int(b)) for b in _shares(a_W, c_W, B)]
+    while sum(b_W) != B:
+        ends = [a + c * b for a, c, b in zip(a_W, c_W, b_W, strict=True)]
+        if sum(b_W) < B:
+            b_W[ends.index(min(ends))] += 1
+            continue
+        most = max(e for e, b in zip(ends, b_W, strict=True) if b > 1)
+        b_W[ends.index(most)] -= 1
+    return b_W
+
+
 def _equal(a_W, c_W, B):  # type: ignore[no-untyped-def]
     each, left_over = divmod(B, len(a_W))
     return [each + (i < left_over) for i in range(len(a_W))]
@@ -385,6 +397,13 @@ BALANCE = Exercise(
             lambda a, c, B: [round(b) for b in _shares(a, c, B)],
             "each share is rounded by itself, so their sum may miss B.",
             2,
+        ),
+        WrongAnswer(
+            "to who is first now",
+            _to_who_is_first_now,
+            "a sample goes to whoever ends earliest *without* it. A slow worker may be "
+            "the first now and the last with one more: look at a + c (b + 1).",
+            3,
         ),
         WrongAnswer(
             "rest to the first",

@@ -90,13 +90,15 @@ def noise_random(candidate: Candidate) -> None:
 
 
 def _noise(
-    estimates: Candidate, last: bool = False, ratio_first: bool = False
+    estimates: Candidate,
+    keeps: Callable[[float], float] = float,
+    ratio_first: bool = False,
 ):  # type: ignore[no-untyped-def]
     def run(small_S, big_S, b, B, decay):  # type: ignore[no-untyped-def]
         signal = noise = ratio = weight = 0.0
         for small, big in zip(small_S, big_S, strict=True):
             G, tr = estimates(small, big, b, B)
-            keep = 0.0 if last else decay
+            keep = keeps(decay)
             signal = keep * signal + (1 - keep) * G
             noise = keep * noise + (1 - keep) * tr
             ratio = keep * ratio + (1 - keep) * tr / G
@@ -133,8 +135,15 @@ NOISE = Exercise(
         ),
         WrongAnswer(
             "last step only",
-            _noise(_both, last=True),
+            _noise(_both, keeps=lambda decay: 0.0),
             "only the last step counts: keep running means over steps.",
+            2,
+        ),
+        WrongAnswer(
+            "decay of the new one",
+            _noise(_both, keeps=lambda decay: 1 - decay),
+            "the new estimate is multiplied by decay. The mean so far is: decay says "
+            "how much of it is kept.",
             2,
         ),
         WrongAnswer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import plotly.graph_objects as go
@@ -19,17 +20,19 @@ PLANE_NAMES = {
 WHERE = {name: plane for plane, name in PLANE_NAMES.items()}
 
 
-def landscape_explorer() -> Explorer:
-    """How it was trained, which plane, and which of the trainings."""
+def landscape_explorer(compare: bool = False) -> Explorer:
+    """Which plane, and which of the trainings; to compare, how it was trained, too."""
     trainings = sorted({row["seed"] for row in rows_of("slices")})
-    return Explorer(
-        draw,
-        method=choose("trained", [NAMES[arm] for arm in ARMS]),
-        plane=choose(
+    controls = {
+        "plane": choose(
             "plane", [PLANE_NAMES[p] for p in PLANES], "along the path"
         ),
-        training=choose("seed", trainings),
-    )
+        "training": choose("seed", trainings),
+    }
+    if not compare:
+        return Explorer(partial(draw, NAMES["plain"]), **controls)
+    method = choose("trained", [NAMES[arm] for arm in ARMS])
+    return Explorer(draw, method=method, **controls)
 
 
 def draw(method: str, plane: str, training: int) -> View:

@@ -158,6 +158,27 @@ def rise_lines() -> list[str]:
     return lines
 
 
+CHOICES = (
+    "SAM or ASAM, which look around",
+    "EMA or LAWA, which average",
+    "none of them: plain is as low",
+)
+"""Of the guess which arm ends lowest."""
+
+
+def explore_answer() -> str:
+    """The arm that is lowest, if its 95 % interval lies below plain's loss."""
+    rows = rows_of("explore")
+    spans = {
+        arm: confidence(gaps(rows, arm)) for arm in ARMS if arm != "plain"
+    }
+    lower = [arm for arm, (_, _, high) in spans.items() if high < 0]
+    if not lower:
+        return CHOICES[2]
+    best = min(lower, key=lambda arm: spans[arm][0])
+    return CHOICES[best in ("ema", "lawa")]
+
+
 def explore_view() -> View:
     """Gap to plain of every arm, a mark for each seed."""
     rows = rows_of("explore")
@@ -190,11 +211,11 @@ def explore_view() -> View:
     return View(figure, sentence + ".", table)
 
 
-def share_lines() -> list[str]:
+def share_lines(arms: Sequence[str] = slices.ARMS) -> list[str]:
     """How much of the path each plane shows."""
     rows = rows_of("slices")
     lines = [f"{'of the path a plane shows':28}{'random':>12}{'path':>12}"]
-    for arm in slices.ARMS:
+    for arm in arms:
         mine = pick(rows, arm=arm)
         shares = [
             statistics.median(row["share"] for row in pick(mine, plane=plane))

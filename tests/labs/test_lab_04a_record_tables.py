@@ -47,15 +47,40 @@ def test_the_chosen_trial_is_the_best_on_the_tuning_seeds():
 )
 def test_every_arm_of_the_deep_parts_has_its_line():
     assert len(tables.experts_lines()) == 7
-    assert len(tables.budget_lines()) == 6
     assert len(tables.clip_lines()) == 6
     assert len(tables.stale_lines()) == 6
+
+
+def test_what_the_text_says_of_budgets():
+    """ "More bytes help. At no budget is 'by signal' lower than 'all alike'." """
+    rows = load_record("04a", "budget")["rows"]
+    assert len(rows) == 3 * 5 * 3
+
+    def loss(arm, r):
+        return middle(rows, "validation", arm=arm, r=r)
+
+    for arm in tables.ALLOCATIONS:
+        course = [loss(arm, r) for r in tables.DIRECTIONS]
+        assert course == sorted(course, reverse=True)
+        assert course[0] - course[-1] == pytest.approx(0.3, abs=0.02)
+    for r in tables.DIRECTIONS:
+        signal, alike = loss("agf_signal", r), loss("agf_uniform", r)
+        assert signal >= alike and loss("agf_random", r) < signal + 0.005
+        spans = [
+            [row["validation"] for row in pick(rows, arm=arm, r=r)]
+            for arm in tables.ALLOCATIONS
+        ]
+        assert max(map(min, spans)) < min(map(max, spans))
+    assert len({loss(arm, 1) for arm in tables.ALLOCATIONS}) == 1
+    words = tables.budget_view().sentence
+    assert "From 9 to 133 kB" in words and "0.013 apart" in words
 
 
 def test_every_arm_has_its_line():
     assert len(tables.feedback_lines()) == 1 + len(FEEDBACK)
     assert len(tables.opening_lines()) == 3
     assert len(tables.compared_lines()) == 1 + len(COMPARED)
+    assert len(tables.budget_lines()) == 6
     assert len(tables.time_lines()) == 1 + len(TIMED)
     assert len(tables.link_lines()) == 6
     assert len(tables.encode_lines()) == len(ARMS) - 2

@@ -102,6 +102,30 @@ def test_half_the_gradients_are_seen_to_be_worse():
     assert low > 0
 
 
+@pytest.mark.parametrize(
+    ("shift", "right"),
+    [
+        ({"sam": -0.1}, "SAM or ASAM, which look around"),
+        ({"ema": -0.2, "sam": -0.1}, "EMA or LAWA, which average"),
+        ({}, "none of them: plain is as low"),
+        ({"lawa": 0.3}, "none of them: plain is as low"),
+    ],
+)
+def test_the_guess_has_the_answer_of_the_record(monkeypatch, shift, right):
+    """An arm is lower if its interval is; chance alone does not decide."""
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "validation": 2.0 + shift.get(arm, 0.0) + 0.01 * ((seed + place) % 3),
+        }
+        for place, arm in enumerate(ARMS)
+        for seed in range(5)
+    ]
+    monkeypatch.setattr(tables, "rows_of", lambda name: rows)
+    assert tables.explore_answer() == right
+
+
 def test_the_view_has_a_mark_for_every_seed():
     view = tables.explore_view()
     assert len(view.table["arm"]) == 5 * len(ARMS)
@@ -120,13 +144,15 @@ def test_rules_read_columns_that_the_record_has(claim):
 
 
 def test_every_plane():
-    for setting, view in every_view(landscape_explorer()):
+    for setting, view in every_view(landscape_explorer(compare=True)):
         assert view.sentence.startswith(setting["method"]), setting
         contour, path, star = view.figure.data
         assert (path.x[-1], path.y[-1]) == (0, 0) == (star.x[0], star.y[0])
         # The best of the plane is no worse than a corner.
         assert min(min(line) for line in contour.z) == contour.zmin
-    assert len(landscape_explorer().controls["training"].values) == 3
-    assert [NAMES[arm] for arm in slices.ARMS] == list(
-        landscape_explorer().controls["method"].values
-    )
+    compared = landscape_explorer(compare=True).controls
+    assert len(compared["training"].values) == 3
+    assert [NAMES[arm] for arm in slices.ARMS] == list(compared["method"].values)
+    # Before the arms are explained there is only one.
+    for _, view in every_view(landscape_explorer()):
+        assert view.sentence.startswith("plain")
