@@ -45,12 +45,11 @@ class WatchedFusion(DenseFusion):
         self.cosines: list[float] = []
         self._sums = torch.zeros(2, dtype=torch.float64)
 
-    def fuse(self, named: dict[str, Tensor]) -> bool:
-        own = sum(g.double().square().sum() for g in named.values())
-        fine = super().fuse(named)
-        mean = sum(g.double().square().sum() for g in named.values())
-        self._sums += torch.tensor([float(own), float(mean)])
-        return fine
+    def fuse_bucket(self, buffer: Tensor, named: dict[str, Tensor]) -> None:
+        own = float(buffer.double().square().sum())
+        super().fuse_bucket(buffer, named)
+        mean = float(buffer.double().square().sum())
+        self._sums += torch.tensor([own, mean])
 
     def after_step(self) -> None:
         held = self._sums.clone()

@@ -1,5 +1,7 @@
 """What lab 04a trains with: AdaSum, late gradients, cosines, the reader's feedback."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -9,10 +11,11 @@ from labs.lab_04a.experiments import Alone, judged, until_target
 from labs.lab_04a.live import OwnFeedback, forget
 from labs.lab_04a.methods import ARMS, arm_of
 from labs.lab_04a.plan import GPT_PLANS
-from labs.lab_04a.redundancy import mean_cosine
+from labs.lab_04a.redundancy import WatchedFusion, mean_cosine
 from labs.lab_04a.stale import Delayed
 from labsupport.distributed.fusion import TopKFusion
 from labsupport.errors import LabError
+from labsupport.exercise.practice import on_ranks
 
 A, B = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
 
@@ -38,6 +41,29 @@ def test_the_mean_cosine_of_two_workers(pair, cosine):
     squares = sum(float(g.square().sum()) for g in pair) / 2
     mean = float(((pair[0] + pair[1]) / 2).square().sum())
     assert mean_cosine(squares, mean, 2) == pytest.approx(cosine)
+
+
+@pytest.mark.parametrize("other, cosine", [(A, 1.0), (-A, -1.0), (B, 0.0)])
+def test_cosines_are_taken_where_the_hook_passes(other, cosine):
+    """Of the buffer that DDP hands over, before and after it is averaged."""
+
+    def watched(own, dist):
+        def all_reduce(x, group):
+            dist.all_reduce(x)
+
+        def get_world_size(group):
+            return dist.get_world_size()
+
+        grouped = SimpleNamespace(all_reduce=all_reduce, get_world_size=get_world_size)
+        fusion = WatchedFusion(dist=grouped)
+        fusion.know(torch.nn.Linear(2, 1, bias=False))
+        fusion.fuse_bucket(own, {"weight": own.view(1, 2)})
+        fusion.end_step()
+        return fusion.cosines
+
+    # Equally long, as halves of a batch are.
+    pair = [A.clone(), other / other.norm() * A.norm()]
+    assert on_ranks(watched, pair) == [pytest.approx([cosine])] * 2
 
 
 def test_no_gradients_have_no_cosine():
