@@ -297,19 +297,24 @@ def budget_view() -> View:
 
 
 def clip_lines() -> list[str]:
-    """Loss by clipping, and the share of the steps that are clipped at 1."""
+    """Gaps to everything sent by clipping; how many steps are clipped at 1."""
     rows = rows_of("clip")
     clips = list(dict.fromkeys(row["clip"] for row in rows))
     lines = [
         f"{'clip':26}"
-        + "".join(f"{clip:>24}" for clip in clips)
+        + "".join(f"{clip:>26}" for clip in clips)
         + f"{'steps clipped':>16}"
     ]
     for arm in dict.fromkeys(row["arm"] for row in rows):
-        cells = "".join(
-            f"{words(pick(rows, arm=arm, clip=clip), 'validation'):>24}"
-            for clip in clips
-        )
+        cells = ""
+        for clip in clips:
+            same = pick(rows, clip=clip)
+            cell = (
+                words(pick(same, arm=arm), "validation")
+                if arm == "ddp"
+                else gap_words(gaps(same, arm))
+            )
+            cells += f"{cell:>26}"
         clipped = statistics.median(
             row["clipped"] for row in pick(rows, arm=arm, clip="1")
         )
