@@ -9,7 +9,6 @@ from labs.lab_04a.experiments import FEEDBACK, TIMED, chosen
 from labs.lab_04a.link_check import check_view
 from labs.lab_04a.link_model import Machine, break_even, exposed_share, saving
 from labs.lab_04a.methods import ARMS, COMPARED
-from labsupport.build.names import lab_names
 from labsupport.claims.record import load_record
 from labsupport.claims.rows import pick
 
@@ -41,14 +40,61 @@ def test_the_chosen_trial_is_the_best_on_the_tuning_seeds():
     assert starred == [1] * len(COMPARED)
 
 
-@pytest.mark.skipif(
-    not any(name.startswith("04a") for name in lab_names()),
-    reason="lab 04a is a draft: these four records are still to come",
-)
-def test_every_arm_of_the_deep_parts_has_its_line():
-    assert len(tables.experts_lines()) == 7
+def test_what_the_text_says_of_late_gradients():
+    rows = load_record("04a", "stale")["rows"]
+    loss = {
+        (late, rate): middle(rows, "validation", arm=arm, lr=rate)
+        for late, arm in enumerate(dict.fromkeys(row["arm"] for row in rows))
+        for rate in (1.5e-3, 3e-3)
+    }
+    cost = {key: value - loss[0, key[1]] for key, value in loss.items()}
+    # Places: 0, 1, 3, 7 and 15 updates late.
+    assert cost[1, 1.5e-3] == pytest.approx(0.06, abs=0.005)
+    assert cost[1, 3e-3] == pytest.approx(0.12, abs=0.005)
+    assert 0.29 < cost[3, 1.5e-3] < 0.33 and 0.58 < cost[3, 3e-3] < 0.64
+    better = [loss[late, 1.5e-3] < loss[late, 3e-3] for late in range(5)]
+    assert better == [False, False, False, True, True]
+
+
+def test_what_the_text_says_of_redundancy():
+    """High in the first 25 steps, below 0.1 at the end."""
+    rows = load_record("04a", "redundancy")["rows"]
+    assert len(rows) == 3
+    for row in rows:
+        steps = [row["window"] * (i + 0.5) for i in range(len(row["cosines"]))]
+        by_step = list(zip(steps, row["cosines"], strict=True))
+        early = [cosine for step, cosine in by_step if step < 15]
+        late = [cosine for step, cosine in by_step if step > 170]
+        assert min(early) > 0.7 and statistics.fmean(late) < 0.1
+    assert "the last ones' 0.07" in tables.redundancy_view().sentence
+
+
+def test_what_the_text_says_of_experts():
+    rows = load_record("04a", "experts")["rows"]
+    arms = dict.fromkeys(row["arm"] for row in rows if row["arm"] != "ddp")
+    spans = {arm: tables.confidence(tables.gaps(rows, arm)) for arm in arms}
+    assert spans["bf16"][1] < 0 < spans["bf16"][2]
+    low_rank = ("power_sgd_4", "agf_uniform", "agf_signal")
+    assert all(0.08 < spans[arm][0] < 0.12 for arm in low_rank)
+    assert max(spans, key=lambda arm: spans[arm][0]) == "top_k"
+    mean, low, high = spans["agf_signal"]
+    assert mean == min(spans[arm][0] for arm in low_rank) and low < 0
+    assert all(low < spans[arm][0] < high for arm in low_rank)
+
+
+def test_what_the_text_says_of_clipping():
+    rows = load_record("04a", "clip")["rows"]
+    spans = {
+        (arm, clip): tables.confidence(tables.gaps(pick(rows, clip=clip), arm))
+        for arm in ("adasum", "power_sgd_4", "agf_uniform")
+        for clip in ("off", "1")
+    }
+    off, clipped = spans["adasum", "off"], spans["adasum", "1"]
+    assert clipped[2] < 0 and off[1] < 0 < off[2]
+    assert off[0] - clipped[0] == pytest.approx(0.004, abs=0.002)
+    for arm in ("power_sgd_4", "agf_uniform"):
+        assert 0.6 < spans[arm, "1"][0] / spans[arm, "off"][0] < 0.73
     assert len(tables.clip_lines()) == 6
-    assert len(tables.stale_lines()) == 6
 
 
 def test_what_the_text_says_of_budgets():
@@ -81,6 +127,8 @@ def test_every_arm_has_its_line():
     assert len(tables.opening_lines()) == 3
     assert len(tables.compared_lines()) == 1 + len(COMPARED)
     assert len(tables.budget_lines()) == 6
+    assert len(tables.stale_lines()) == 6
+    assert len(tables.experts_lines()) == 7
     assert len(tables.time_lines()) == 1 + len(TIMED)
     assert len(tables.link_lines()) == 6
     assert len(tables.encode_lines()) == len(ARMS) - 2
