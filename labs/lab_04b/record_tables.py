@@ -149,12 +149,12 @@ def curve_lines() -> list[str]:
 def rise_lines() -> list[str]:
     """How much the loss rises nearby: sharpness, on both texts."""
     lines = [f"{'':28}{'once':>24}{'eight times':>24}"]
-    for arm in ARMS:
+    for arm in (*ARMS, "half"):
         cells = "".join(
             f"{words([row['rise'] for row in pick(rows_of(name), arm=arm)]):>24}"
             for name in ("explore", "repeated")
         )
-        lines.append(f"{NAMES[arm]:28}{cells}")
+        lines.append(f"{name_of(arm):28}{cells}")
     return lines
 
 
