@@ -500,8 +500,8 @@ print("\n".join(record.compared_lines(record.CORE)))
 # to the target, median and range, or how many of five trainings do not get there.
 #
 # Everything that sends a twentieth ends higher. *Meeting* every 20 steps loses least,
-# 0.06 nats, and its best learning rate was the highest of the four: it may do better
-# still. The four low-rank arms lie in one another's intervals. (AGF by signal misses the
+# 0.06 nats. (Its best learning rate was the highest of its four, and so was DDP's: both
+# may do better still.) The four low-rank arms lie in one another's intervals. (AGF by signal misses the
 # target once. On the tuning seeds its highest learning rate had won, by 0.004 nats; on
 # others it is less steady.)
 
