@@ -136,6 +136,7 @@ def recovery_view(equal: Courses, balanced: Courses, until: int) -> View:
         yaxis={"title": "samples", "rangemode": "tozero"},
         yaxis2={
             "title": "ms a step",
+            "tickformat": ".0f",
             "overlaying": "y",
             "side": "right",
             "rangemode": "tozero",
