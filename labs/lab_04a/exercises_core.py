@@ -191,12 +191,14 @@ FULL = (some_gradients(2, (6,), (2, 2), (3,), (10,), (1,), (2,), (5,)), 8)
 LARGE_FIRST = (some_gradients(3, (3, 4), (4,), (), (1, 3), (2, 1, 2)), 8)
 ONE = (some_gradients(2, (2, 3)), 100)
 SMALL = (some_gradients(2, (2,), (2,), (1,), (1,), (2,)), 3)
+IN_BYTES = (some_gradients(2, (4,), (4,), (4,), (4,), (4,)), 40)
 GAPS = (some_gradients(2, (3, 2), (4,), (2, 5), transposed=True), 10)
 MESSAGES = (
     (FULL, [6, 7, 10, 8]),
     (LARGE_FIRST, [12, 8, 4]),
     (ONE, [6]),
     (SMALL, [2, 3, 3]),
+    (IN_BYTES, [20]),
     (GAPS, [10, 10]),
 )
 """Gradients with a capacity, and the sizes of the messages, found by hand."""
@@ -302,6 +304,39 @@ def average_divided_twice(gradients, capacity, dist):
 
 def average_too_full(gradients, capacity, dist):
     for bucket in _buckets(gradients, capacity, late=True):
+        _send(bucket, dist)
+
+
+def average_cut(gradients, capacity, dist):
+    """All numbers in a row, cut wherever a message is full."""
+    flat = in_a_row(gradients)
+    for piece in flat.split(capacity):
+        dist.all_reduce(piece)
+    flat /= dist.get_world_size()
+    sizes = [g.numel() for g in gradients]
+    for g, piece in zip(gradients, flat.split(sizes), strict=True):
+        g.copy_(piece.view_as(g))
+
+
+def average_reversed(gradients, capacity, dist):
+    for bucket in _buckets(gradients[::-1], capacity):
+        _send(bucket, dist)
+
+
+def average_left_open(gradients, capacity, dist):
+    """A large gradient goes alone; the bucket before it is filled further."""
+    for g in gradients:
+        if g.numel() > capacity:
+            _send([g], dist)
+    small = [g for g in gradients if g.numel() <= capacity]
+    for bucket in _buckets(small, capacity):
+        _send(bucket, dist)
+
+
+def average_capacity_of_bytes(gradients, capacity, dist):
+    for bucket in _buckets(
+        gradients, capacity, size=lambda g: g.numel() * g.element_size()
+    ):
         _send(bucket, dist)
 
 
@@ -431,6 +466,34 @@ AVERAGE = Exercise(
             1,
         ),
         WrongAnswer(
+            "cut at capacity",
+            average_cut,
+            "all numbers stand in one row that is cut wherever a message is full. A "
+            "gradient is never cut: what does not fit begins the next bucket.",
+            1,
+        ),
+        WrongAnswer(
+            "reversed",
+            average_reversed,
+            "the buckets are filled from the end of the list. It is in the order in "
+            "which gradients come already.",
+            1,
+        ),
+        WrongAnswer(
+            "left open behind a large one",
+            average_left_open,
+            "a gradient that is larger than `capacity` goes alone, and the bucket "
+            "before it is filled further. It closes that one, too: nothing is added "
+            "to a bucket that was left.",
+            1,
+        ),
+        WrongAnswer(
+            "capacity of bytes",
+            average_capacity_of_bytes,
+            "`capacity` is taken for bytes. It counts numbers: g.numel() each.",
+            1,
+        ),
+        WrongAnswer(
             "capacity of tensors",
             average_capacity_of_tensors,
             "`capacity` is taken for a number of tensors. It counts numbers: "
@@ -501,8 +564,8 @@ AVERAGE = Exercise(
     ),
     otherwise={
         "messages": (
-            "the means are right, the buckets are not: fill each in the order of "
-            "the list, with at most `capacity` numbers.",
+            "the means are right, the buckets are not: compare your sizes with those "
+            "asked for.",
             1,
         ),
     },
@@ -693,6 +756,18 @@ def feedback_subtracted(g, e, compress):
     return sent, u - sent
 
 
+def feedback_zero_where_sent(g, e, compress):
+    u = g + e
+    sent = compress(u.clone())
+    return sent, torch.where(sent == 0, u, 0.0)
+
+
+def feedback_into_e(g, e, compress):
+    sent = compress(g + e)
+    e.copy_(g + e - sent)
+    return sent, e
+
+
 def feedback_swapped(g, e, compress):
     return with_feedback(g, e, compress)[::-1]
 
@@ -779,6 +854,20 @@ FEEDBACK = Exercise(
             3,
         ),
         WrongAnswer(
+            "zero where something was sent",
+            feedback_zero_where_sent,
+            "the residual is 0 wherever something was sent. `compress` may round what "
+            "it sends: subtract number by number.",
+            2,
+        ),
+        WrongAnswer(
+            "written into e",
+            feedback_into_e,
+            "the new residual is written into the old one. Were the step skipped, its "
+            "gradients would be in there already: return a new tensor.",
+            3,
+        ),
+        WrongAnswer(
             "e changed",
             feedback_in_place_of_e,
             "`+=` changes the old residual. Were the step skipped, its gradients "
@@ -861,12 +950,12 @@ def expect_number(came: float, wanted: float, asked: str) -> None:
 
 
 def share_by_hand(candidate: Candidate) -> None:
+    saved, _ = candidate(0.5, 2.0, 0.0, 0.4)
+    expect_number(saved, 0.25, "half exposed, ratio 2, no overhead: saved")
     for goal, wanted in ((0.4, 0.4286), (0.6, 0.6429)):
         _, needed = candidate(0.5, 15.0, 0.0, goal)
         asked = f"to save {goal:.0%} at ratio 15 without overhead: needed"
         expect_number(needed, wanted, asked)
-    saved, _ = candidate(0.5, 2.0, 0.0, 0.4)
-    expect_number(saved, 0.25, "half exposed, ratio 2, no overhead: saved")
     saved, needed = candidate(0.5, 2.0, 0.1, 0.2)
     expect_number(saved, 0.15, "half exposed, ratio 2, overhead 0.1: saved")
     asked = "to save 20% at ratio 2 with overhead 0.1: needed"
@@ -974,6 +1063,30 @@ def share_overhead_of_exposed(exposed, ratio, overhead, goal):
     return exposed * kept, goal / kept if kept > 0 else math.inf
 
 
+def share_swapped(exposed, ratio, overhead, goal):
+    return saved_and_needed(exposed, ratio, overhead, goal)[::-1]
+
+
+def share_time_left(exposed, ratio, overhead, goal):
+    saved, needed = saved_and_needed(exposed, ratio, overhead, goal)
+    return 1 - saved, needed
+
+
+def share_of_new_time(exposed, ratio, overhead, goal):
+    saved, needed = saved_and_needed(exposed, ratio, overhead, goal)
+    return saved / (1 - saved), needed
+
+
+def share_needed_less_overhead(exposed, ratio, overhead, goal):
+    saved, _ = saved_and_needed(exposed, ratio, overhead, goal)
+    return saved, saved_and_needed(exposed, ratio, -overhead, goal)[1]
+
+
+def share_overhead_not_divided(exposed, ratio, overhead, goal):
+    saved, needed = saved_and_needed(exposed, ratio, 0.0, goal)
+    return saved - overhead, needed + overhead
+
+
 def share_overhead_compressed(exposed, ratio, overhead, goal):
     kept = 1 - 1 / ratio
     needed = goal / kept + overhead if kept else math.inf
@@ -1007,6 +1120,40 @@ SHARE = Exercise(
             "the goal is taken for how much faster a step gets. 40% less time is 67% "
             "faster; the goal is the share saved.",
             1,
+        ),
+        WrongAnswer(
+            "swapped",
+            share_swapped,
+            "the two results are swapped: first what is saved, then what is needed.",
+            1,
+        ),
+        WrongAnswer(
+            "time left",
+            share_time_left,
+            "that is the time that is left, as a share of the old. Asked is what is "
+            "saved: 1 minus that.",
+            1,
+        ),
+        WrongAnswer(
+            "share of the new time",
+            share_of_new_time,
+            "the time saved is divided by the new time. All shares are of a step "
+            "without compression.",
+            1,
+        ),
+        WrongAnswer(
+            "overhead subtracted from the goal",
+            share_needed_less_overhead,
+            "the overhead is subtracted from the goal. It has to be earned on top: "
+            "goal plus overhead.",
+            3,
+        ),
+        WrongAnswer(
+            "overhead not divided",
+            share_overhead_not_divided,
+            "the overhead is added after dividing. It, too, has to be earned by what "
+            "compression saves, so it is divided by 1 - 1 / ratio with the goal.",
+            3,
         ),
         WrongAnswer(
             "ratio upside down",

@@ -257,6 +257,24 @@ def low_rank_sign(u_MN, q_Nr, dist):
     return _low_rank(u_MN, q_Nr, dist, kept="sign")
 
 
+def low_rank_in_place(u_MN, q_Nr, dist):
+    """The mean overwrites this rank's own R."""
+    W = dist.get_world_size()
+    p_Mr = u_MN @ q_Nr
+    dist.all_reduce(p_Mr)
+    p_Mr = torch.linalg.qr(p_Mr / W).Q
+    r_Nr = mine_Nr = u_MN.T @ p_Mr
+    dist.all_reduce(r_Nr)
+    r_Nr = r_Nr / W
+    return p_Mr @ r_Nr.T, u_MN - p_Mr @ mine_Nr.T, r_Nr
+
+
+def low_rank_own_next(u_MN, q_Nr, dist):
+    fused_MN, residual_MN, _ = low_rank_mean(u_MN, q_Nr, dist)
+    p_Mr = torch.linalg.qr(fused_MN @ q_Nr).Q
+    return fused_MN, residual_MN, u_MN.T @ p_Mr
+
+
 def low_rank_cold(u_MN, q_Nr, dist):
     return _low_rank(u_MN, q_Nr, dist, warm=False)
 
@@ -307,7 +325,7 @@ LOW_RANK = Exercise(
         WrongAnswer(
             "no basis",
             low_rank_no_basis,
-            "the columns of P are not orthonormal, so P P' u is no projection: its "
+            "the columns of P are not orthonormal, so P P^T u is no projection: its "
             "size is wrong.",
             1,
         ),
@@ -338,7 +356,7 @@ LOW_RANK = Exercise(
             "the residual is u minus the fused matrix. PowerSGD's own code does that, "
             "and its mean over the ranks is right. But how this rank differs from "
             "the mean is then never sent and adds up. Subtract what this rank "
-            "contributed, P times its own R'. (Or R was averaged in place, and its "
+            "contributed, P times its own R^T. (Or R was averaged in place, and its "
             "own is gone.)",
             3,
         ),
@@ -346,6 +364,19 @@ LOW_RANK = Exercise(
             "sign",
             low_rank_sign,
             "the residual has the wrong sign: it is u minus what was sent.",
+            3,
+        ),
+        WrongAnswer(
+            "R summed in place",
+            low_rank_in_place,
+            "all_reduce overwrote this rank's own R, which the residual needs: sum a "
+            "copy.",
+            2,
+        ),
+        WrongAnswer(
+            "own R as the next q",
+            low_rank_own_next,
+            "each rank returns its own R, so the next q differ. Return the mean R.",
             3,
         ),
         WrongAnswer(
@@ -366,10 +397,10 @@ LOW_RANK = Exercise(
     hints=(
         "u q has M r numbers. Average it over the ranks, then make its columns "
         "orthonormal: `torch.linalg.qr(...).Q`. Now all ranks have the same P.",
-        "u' P is this rank's own R, of N r numbers. all_reduce works in place and "
+        "u^T P is this rank's own R, of N r numbers. all_reduce works in place and "
         "adds up: average a copy, since you need your own once more.",
-        "Fused is P times the mean R'. The residual is u minus P times this rank's "
-        "own R'. The mean R is the next q.",
+        "Fused is P times the mean R^T. The residual is u minus P times this rank's "
+        "own R^T. The mean R is the next q.",
     ),
     otherwise={
         "warm start": (
@@ -530,6 +561,10 @@ def judge_not_rescaled(sigma2_r, energy_r, W):
     return _judge(sigma2_r, energy_r, W, signal=sigma2_r - energy_r / W)
 
 
+def judge_not_divided(sigma2_r, energy_r, W):
+    return _judge(sigma2_r, energy_r, W, signal=W * sigma2_r - energy_r)
+
+
 def judge_no_workers(sigma2_r, energy_r, W):
     return _judge(
         sigma2_r, energy_r, W, signal=(sigma2_r - energy_r) / (W - 1)
@@ -602,6 +637,12 @@ JUDGE = Exercise(
             2,
         ),
         WrongAnswer(
+            "not divided",
+            judge_not_divided,
+            "W sigma2 - energy is W - 1 times the signal: divide.",
+            2,
+        ),
+        WrongAnswer(
             "W left out",
             judge_no_workers,
             "sigma2 is not multiplied by W, so even of a pure signal nothing is left.",
@@ -653,7 +694,7 @@ JUDGE = Exercise(
         "average energy = s2 + v. In the mean of W workers noise has only a W-th of "
         "its energy: sigma2 = s2 + v / W.",
         "Two equations, two unknowns: multiply the second by W and subtract the "
-        "first, and v is gone.",
+        "first, and v is gone. What is left is W - 1 times s2.",
         "The coherence is the quotient of the two numbers that you were given. Where "
         "the energy is 0, so is sigma2: let the coherence be 0, with `torch.where` "
         "or by clamping the divisor.",

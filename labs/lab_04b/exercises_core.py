@@ -228,6 +228,8 @@ def balance_probes() -> Sequence[Arguments]:
         ([0.0, 0.0, 0.0], [1.0, 1.0, 2.5], 17),
         ([2.0, 6.0, 1.0], [1.0, 1.5, 0.5], 31),
         ([1.0, 1.0, 4.0, 2.0], [0.3, 0.7, 0.4, 1.1], 50),
+        ([0.0, 8.0, 8.0], [3.0, 0.5, 2.0], 11),
+        ([0.0, 0.0, 0.0], [0.7, 0.7, 3.0], 19),
         ([0.0, 0.0, 40.0], [1.0, 1.0, 1.0], 9),
     ]
 
@@ -342,6 +344,34 @@ def _to_who_is_first_now(a_W, c_W, B):  # type: ignore[no-untyped-def]
     return b_W
 
 
+def _nearest_repaired(a_W, c_W, B):
+    """Rounded to the nearest; then put right, a sample at a time."""
+    b_W = [max(1, round(b)) for b in _shares(a_W, c_W, B)]
+    while sum(b_W) != B:
+        more = int(sum(b_W) < B)
+        ends = [
+            a + c * (b + more) for a, c, b in zip(a_W, c_W, b_W, strict=True)
+        ]
+        if more:
+            b_W[ends.index(min(ends))] += 1
+            continue
+        most = max(e for e, b in zip(ends, b_W, strict=True) if b > 1)
+        b_W[ends.index(most)] -= 1
+    return b_W
+
+
+def _in_one_order(a_W, c_W, B):
+    """Who comes next is computed once."""
+    b_W = [max(1, int(b)) for b in _shares(a_W, c_W, B)]
+    if sum(b_W) > B:
+        return balance(a_W, c_W, B)
+    ends = [a + c * (b + 1) for a, c, b in zip(a_W, c_W, b_W, strict=True)]
+    order = sorted(range(len(b_W)), key=ends.__getitem__)
+    for place in range(B - sum(b_W)):
+        b_W[order[place % len(order)]] += 1
+    return b_W
+
+
 def _equal(a_W, c_W, B):  # type: ignore[no-untyped-def]
     each, left_over = divmod(B, len(a_W))
     return [each + (i < left_over) for i in range(len(a_W))]
@@ -396,6 +426,33 @@ BALANCE = Exercise(
             "rounded",
             lambda a, c, B: [round(b) for b in _shares(a, c, B)],
             "each share is rounded by itself, so their sum may miss B.",
+            2,
+        ),
+        WrongAnswer(
+            "rounded down, at least 1",
+            lambda a, c, B: [max(1, int(b)) for b in _shares(a, c, B)],
+            "shares are rounded down, and what is left over is nobody's: step 3 is "
+            "missing.",
+            2,
+        ),
+        WrongAnswer(
+            "rounded, at least 1",
+            lambda a, c, B: [max(1, round(b)) for b in _shares(a, c, B)],
+            "each share is rounded by itself, so their sum may miss B.",
+            2,
+        ),
+        WrongAnswer(
+            "to the nearest, then repaired",
+            _nearest_repaired,
+            "shares are rounded to the nearest. A worker whose share went up may then "
+            "end last, and nothing takes it back: round down.",
+            1,
+        ),
+        WrongAnswer(
+            "in one order",
+            _in_one_order,
+            "who gets the next sample is computed once for all. Look anew before every "
+            "sample: a fast worker may take two in a row.",
             2,
         ),
         WrongAnswer(
