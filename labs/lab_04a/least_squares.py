@@ -79,16 +79,21 @@ def fit(
         device: where to compute.
 
     Returns:
-        The gap at the end; the length of the workers' mean gradient there; and of what
-        they agreed on in place of it, the mean of the last 50 steps.
+        The gap at the end; and of the last 50 steps the lengths of two means: of the
+        workers' mean gradient, and of what they agreed on in place of it.
     """
     rank, workers = dist.get_rank(), dist.get_world_size()
     problem = make_problem(workers, seed, device)
     fusion: Fusion = DenseFusion(dist=dist)
     if feedback is not None:
         fusion = OwnFeedback(LARGEST, feedback, dist=dist)
-    x_N, arrived_N = torch.zeros(2, N, device=device)
+    x_N, arrived_N, mean_N = torch.zeros(3, N, device=device)
     for step in range(STEPS):
+        if step >= STEPS - 50:
+            of_all = [
+                problem.gradient(w, x_N.double()) for w in range(workers)
+            ]
+            mean_N += torch.stack(of_all).mean(0).float() / 50
         g_N = problem.gradient(rank, x_N.double()).float()
         fusion.fuse_named({"x": g_N})
         x_N -= RATE * g_N
@@ -96,8 +101,5 @@ def fit(
             arrived_N += g_N / 50
         if step % 10 == 9:
             log(step + 1, problem.gap(x_N.double()))
-    mean_N = torch.stack(
-        [problem.gradient(w, x_N.double()) for w in range(workers)]
-    ).mean(0)
     lengths = float(mean_N.norm()), float(arrived_N.norm())
     return problem.gap(x_N.double()), *lengths

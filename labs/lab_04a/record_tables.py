@@ -31,10 +31,13 @@ rows_of = partial(record_rows, "04a")
 
 
 def verdict_lines() -> list[str]:
-    """For each claim its name and the verdict; no source of them is known."""
+    """For each claim its name, sentence and verdict; no source of them is known."""
     lines = []
     for row in ledger([load_claim(claim) for claim in CLAIMS]):
-        lines += [row["claim"], f"    {row['article']}"]
+        lines += [
+            f"{row['claim']}: {row['sentence']}",
+            f"    {row['article']}",
+        ]
     return lines
 
 
@@ -71,7 +74,7 @@ def gap_words(found: list[float]) -> str:
 
 FEEDBACK_NAMES = {
     "ddp": "everything",
-    "top_k": "top-k, 3 %",
+    "top_k": "top-k, 3 %, rest kept",
     "top_k_forgets": "top-k, 3 %, rest forgotten",
     "random_k": "random, 9 %",
     "random_k_forgets": "random, 9 %, rest forgotten",
@@ -154,7 +157,10 @@ def feedback_view() -> View:
     figure.update_xaxes(title="step")
     figure.update_yaxes(title="validation loss, nats a byte")
     figure.update_layout(title="Error feedback, three seeds each")
-    small_print(figure, caption("feedback"))
+    small_print(
+        figure,
+        f"{caption('feedback')}. On a part of the validation text, so a little higher.",
+    )
     return View(figure, feedback_answer()[1], table)
 
 
@@ -380,7 +386,7 @@ def stale_lines() -> list[str]:
 
 
 LINK_NAMES = {
-    "unshaped": "unshaped",
+    "unshaped": "no limit",
     "1gbit": "1 Gbit/s",
     "200mbit": "200 Mbit/s",
     "50mbit": "50 Mbit/s",
@@ -440,15 +446,15 @@ def until_lines() -> list[str]:
     return lines
 
 
-def encode_lines() -> list[str]:
-    """What packing and unpacking costs, and what is kept for it."""
+def encode_lines(arms: Sequence[str] | None = None) -> list[str]:
+    """What packing and unpacking costs, and what is kept for it; None: of all."""
     rows = rows_of("encode")
     compute_ms = 1e3 * step_times()[0]
     dense = statistics.median(row["ms"] for row in pick(rows, arm="ddp"))
     lines = [
-        f"{'':26}{'ms a step':>20}{'overhead h':>12}{'bytes kept a number':>21}"
+        f"{'':26}{'ms a step':>20}{'overhead h':>12}{'bytes kept a weight':>21}"
     ]
-    for arm in dict.fromkeys(row["arm"] for row in rows):
+    for arm in arms or dict.fromkeys(row["arm"] for row in rows):
         mine = pick(rows, arm=arm)
         kept = mine[0]["memory"] / mine[0]["numbers"]
         extra = statistics.median(row["ms"] for row in mine) - dense

@@ -39,7 +39,7 @@ from labsupport.explore import Explorer, View, choose, slide
 WORKERS = (2, 4, 8, 64, 2048)
 LARGE = (8, 64, 2048)
 LATENCIES = {"10 µs": 1e-5, "100 µs": 1e-4, "1 ms": 1e-3, "10 ms": 1e-2}
-OVERLAP = {"beside the backward": 1.0, "after the backward": 0.0}
+OVERLAP = {"after the backward": 0.0, "beside the backward": 1.0}
 """When gradients travel -> how much of the backward can hide them."""
 COLUMNS = {
     "50 Mbit/s": 5e7,
@@ -134,7 +134,7 @@ def extrapolation_view(
     workers: int,
     caption: str,
     latency: str = "100 µs",
-    overlap: str = "beside the backward",
+    overlap: str = "after the backward",
 ) -> View:
     """The same model for 8, 64 and 2048 workers, side by side.
 

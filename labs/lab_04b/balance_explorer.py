@@ -130,5 +130,6 @@ def saving_answer() -> tuple[str, str]:
     answer = distance[min(distance, key=lambda share: abs(share - saving))]
     return answer, (
         f"With {B} samples, one unit of time for each on a fast worker, equal batches "
-        f"take {before:g}, balanced ones {after:.1f}: {saving:.0%} less."
+        f"take {before:g}. If samples could be cut, all would end at {after:.1f} "
+        f"(dotted): {saving:.0%} less. Whole samples end a little later."
     )

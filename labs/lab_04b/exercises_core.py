@@ -609,6 +609,8 @@ def slice_zero_row(candidate: Candidate) -> None:
     came_A = candidate(two_layers, weights, raw, [0.5])
     if isinstance(came_A, Tensor) and not came_A.isfinite().all():
         raise CheckFailed("a finite loss where a row of `raw` is zero", "NaN")
+    wanted_A = loss_slice(two_layers, weights, raw, [0.5])
+    expect_close(came_A, wanted_A, "a row of `raw` is zero: a loss of")
 
 
 def _slice(normalise: Callable[..., Tensor], vectors: bool = False):  # type: ignore[no-untyped-def]
@@ -639,6 +641,20 @@ def _slice(normalise: Callable[..., Tensor], vectors: bool = False):  # type: ig
 def _rows(w: Tensor, d: Tensor) -> Tensor:
     length = d.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return d / length * w.norm(dim=1, keepdim=True)
+
+
+def _vectors_as_filters(loss, weights, raw, alphas):  # type: ignore[no-untyped-def]
+    direction = [
+        d
+        / d.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        * w.norm(dim=-1, keepdim=True)
+        for w, d in zip(weights, raw, strict=True)
+    ]
+    moved = [
+        [w + a * d for w, d in zip(weights, direction, strict=True)]
+        for a in alphas
+    ]
+    return torch.stack([loss(some) for some in moved])
 
 
 def _whole_direction(loss, weights, raw, alphas):  # type: ignore[no-untyped-def]
@@ -727,6 +743,13 @@ SLICE = Exercise(
             "raw length kept",
             _slice(lambda w, d: d * w.norm(dim=1, keepdim=True)),
             "rows are multiplied by the weights' length and not divided by their own.",
+            2,
+        ),
+        WrongAnswer(
+            "vectors as one filter",
+            _vectors_as_filters,
+            "a vector is scaled to its own length and moves. Its direction is zero: "
+            "`ndim` below 2.",
             2,
         ),
         WrongAnswer(

@@ -185,6 +185,13 @@ NOISE = Exercise(
         "Subtract the equations: |G|^2 drops out, and tr is the difference over "
         "1/b - 1/B. Multiply them by b and B first, and tr drops out.",
     ),
+    otherwise={
+        "two steps": (
+            "the equations are right. The running means start at 0, and a plain mean "
+            "weighs all steps alike: mean = decay * mean + (1 - decay) * new.",
+            2,
+        ),
+    },
 )
 
 # --- 4.11 goodput ------------------------------------------------------------------
@@ -227,7 +234,8 @@ def goodput_by_hand(candidate: Candidate) -> None:
     for gamma, T in ((1.0, 7.0), (2.0, 5.0)):
         came = candidate(8, 2, 1.0, 0.5, 4.0, gamma, 24.0, 8)
         asked = (
-            f"B = B_0 = 8, W = 2, a = 1, c = 0.5, n = 4, gamma = {gamma:g}: "
+            f"B = B_0 = 8, W = 2, a = 1, c = 0.5, n = 4, gamma = {gamma:g}, "
+            "phi = 24: "
         )
         asked += f"8 / {T:g}"
         expect_number(came, 8 / T, asked)
@@ -270,6 +278,12 @@ GOODPUT = Exercise(
             _good(compute=lambda B, W, a, c: a + c * B),
             "each worker computes the whole batch. It has B / W samples.",
             1,
+        ),
+        WrongAnswer(
+            "root without brackets",
+            _good(step=lambda x, n, gamma: (x**gamma + n**gamma) / gamma),
+            "`x ** 1 / gamma` is (x ** 1) / gamma: write `** (1 / gamma)`.",
+            2,
         ),
         WrongAnswer(
             "whole samples",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from labsupport.explore import View
 from labsupport.explore.style import (
@@ -13,7 +14,6 @@ from labsupport.explore.style import (
     COLOURS,
     GREEN,
     ORANGE,
-    VERMILION,
 )
 
 WAITING = "#d1d5db"
@@ -95,12 +95,14 @@ def step_ms(every: Courses, step: int) -> float:
 def recovery_view(equal: Courses, balanced: Courses, until: int) -> View:
     """Samples of each rank and the time of a step, before and after a change."""
     steps = list(range(len(balanced[0]["batch"])))
-    figure = go.Figure()
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True)
     for rank, course in enumerate(balanced):
         figure.add_scatter(
             x=steps,
             y=course["batch"],
             name=f"samples of rank {rank}",
+            row=1,
+            col=1,
             line={"color": COLOURS[rank], "dash": ("solid", "dot")[rank % 2]},
         )
     both = {"equal batches": equal, "balanced": balanced}
@@ -113,18 +115,21 @@ def recovery_view(equal: Courses, balanced: Courses, until: int) -> View:
             x=steps[1:],
             y=values,
             name=f"ms a step, {name}",
-            yaxis="y2",
+            row=2,
+            col=1,
             line={
-                "color": (VERMILION, GREEN)[number],
-                "width": 1,
+                "color": (ORANGE, GREEN)[number],
+                "width": 2,
                 "dash": ("dash", "solid")[number],
             },
         )
-    figure.add_vline(x=until - 0.5, line={"color": "#111827", "width": 1})
+    figure.add_vline(
+        x=until - 0.5, line={"color": "#111827", "width": 1}, row="all", col=1
+    )
     figure.add_annotation(
         x=until,
         y=1,
-        yref="paper",
+        yref="y2 domain",
         xanchor="left",
         text="as fast as the other",
         showarrow=False,
@@ -132,18 +137,13 @@ def recovery_view(equal: Courses, balanced: Courses, until: int) -> View:
     )
     figure.update_layout(
         title="A slow rank that becomes fast",
-        margin={"t": 120, "r": 64},
-        yaxis={"title": "samples", "rangemode": "tozero"},
-        yaxis2={
-            "title": "ms a step",
-            "tickformat": ".0f",
-            "overlaying": "y",
-            "side": "right",
-            "rangemode": "tozero",
-            "showgrid": False,
-        },
+        margin={"t": 120},
+        height=520,
     )
-    figure.update_xaxes(title="step")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(title="samples", row=1, col=1)
+    figure.update_yaxes(title="ms a step", row=2, col=1)
+    figure.update_xaxes(title="step", row=2, col=1)
     before = [course["batch"][until - 1] for course in balanced]
     after = [course["batch"][-1] for course in balanced]
     sentence = (

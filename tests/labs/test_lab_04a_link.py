@@ -385,10 +385,11 @@ def test_the_articles_zone_is_shaded():
         assert len(zones) == columns
 
 
-def test_what_the_start_says_in_words():
+def test_what_an_overlap_says_in_words():
     """By hand: with overlap a tenth hides, so dense may be late by 27 ms at most."""
     explorer = speedup_explorer((DENSE, TENTH), **MEASURED)
-    view = explorer.draw(**explorer.start_values())
+    assert explorer.start_values()["overlap"] == "after the backward"
+    view = explorer.draw(**explorer.start_values() | {"overlap": "beside the backward"})
     # 200 + 27 ms less 12 steps of 100 us are 225.8 ms for 1.5 MB: 6.643 MB/s.
     assert view.table["faster"] == ["", "below 53.1 Mbit/s", ""]
     assert "time is saved below 53.1 Mbit/s (a tenth)" in view.sentence
