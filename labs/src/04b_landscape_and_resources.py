@@ -55,7 +55,7 @@ from labs.lab_04b.exploring import Trial, train_gpt, validation
 from labs.lab_04b.landscape import loss_of, random_direction, weights_of
 from labs.lab_04b.landscape_explorer import landscape_explorer
 from labs.lab_04b.pictures import recovery_view, slices_view, timeline_view
-from labs.lab_04b.plan import GPT_PLANS, RANK_PLANS, SLOW
+from labs.lab_04b.plan import GPT_PLANS, RANK_PLANS
 from labs.lab_04b.questions import QUESTIONS
 from labs.lab_04b.workers import train_unequal
 from labsupport import Lab
