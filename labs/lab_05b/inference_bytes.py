@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from labs.lab_05b.published import LARGE, LAYERS, VOCABULARY, Shape
+from labs.lab_05b.published import LARGE, LAYERS, PREFIX, VOCABULARY, Shape
 
 BYTES = 2
 """Of a number in bfloat16."""
@@ -59,9 +59,10 @@ def weight_bytes(shape: Shape, P: int) -> int:
 def cache_bytes(shape: Shape, P: int, texts: int, length: int) -> float:
     """Keys and values of all streams of `texts` texts of `length` tokens.
 
-    Prefixes are weights and counted there: all texts can read the same ones.
+    Every text holds a copy of its streams' prefixes, as in the authors' code.
     """
-    return P * texts * length * cache_bytes_a_token(shape.d_model)
+    positions = length + (PREFIX if P > 1 else 0)
+    return P * texts * positions * cache_bytes_a_token(shape.d_model)
 
 
 def break_even(
