@@ -15,6 +15,7 @@ from torch import Tensor
 
 from labs.lab_05b.arms import Arm, arm_of
 from labs.lab_05b.plan import GPT_PLANS
+from labs.lab_05b.sizes import block_weights
 from labsupport.nn import ParScale, aggregate_streams, stream_weights
 from labsupport.nn.parscale import EPS, Aggregate
 from labsupport.settings import Scale, choose_settings, seed_everything
@@ -96,6 +97,7 @@ def examine(arm: Arm, run: Run, scale: Scale) -> Row:
     row: Row = {
         "validation": round(mean_loss(model, batches), 5),
         "parameters": model.parameter_count(),
+        "blocks": block_weights(arm.config),
         "flops": arm.flops_a_token * tokens * run.steps_done,
         "steps": run.steps_done,
     }

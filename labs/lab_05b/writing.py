@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -67,7 +67,7 @@ def writing_row(arm: str, seed: int, scale: Scale) -> Row:
         for turn in range(WRITE_REPEATS[scale]):
             order = both if turn % 2 else both[::-1]
             spent = {
-                id(each): seconds(lambda each=each: step(each, token_B))
+                id(each): seconds(partial(step, each, token_B))
                 for each in order
             }
             times.append((spent[id(both[0])], spent[id(both[1])]))
