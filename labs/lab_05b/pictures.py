@@ -7,7 +7,16 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from labs.lab_05b.published import LOSSES, SHAPES, STREAMS, CorpusName
+from labs.lab_05b.arithmetic import STREAMS as HEADLINE_STREAMS
+from labs.lab_05b.arithmetic import training_flops
+from labs.lab_05b.published import (
+    LARGE,
+    LOSSES,
+    SHAPES,
+    SMALL,
+    STREAMS,
+    CorpusName,
+)
 from labs.lab_05b.refit import Fit
 from labsupport.explore import View, small_print
 from labsupport.explore.style import BLUE, GREEN, ORANGE, VERMILION
@@ -82,3 +91,38 @@ def refit_view(corpus: CorpusName, fit: Fit) -> View:
         "variance of 24 losses."
     )
     return View(figure, sentence, table)
+
+
+def flops_view() -> View:
+    """FLOPs to train on a token: the headline's two models, and 1.6B plain."""
+    bars = {
+        "1.6B, 1 stream": training_flops(SMALL) / 1e9,
+        "4.4B, 1 stream": training_flops(LARGE) / 1e9,
+        f"1.6B, {HEADLINE_STREAMS} streams": training_flops(
+            SMALL, HEADLINE_STREAMS
+        )
+        / 1e9,
+    }
+    figure = go.Figure()
+    figure.add_bar(
+        x=[round(value, 2) for value in bars.values()],
+        y=list(bars),
+        orientation="h",
+        marker={"color": [BLUE, BLUE, VERMILION]},
+        text=[f"{value:.1f}" for value in bars.values()],
+        textposition="outside",
+        cliponaxis=False,
+        hoverinfo="skip",
+    )
+    figure.update_xaxes(title="GFLOPs to train on one token")
+    figure.update_layout(
+        title="What a token costs in training", margin={"l": 130}, height=260
+    )
+    sentence = "GFLOPs to train on one token: " + ", ".join(
+        f"{name} {value:.1f}" for name, value in bars.items()
+    )
+    table = {
+        "model": list(bars),
+        "GFLOPs": [round(v, 2) for v in bars.values()],
+    }
+    return View(figure, sentence + ".", table)

@@ -11,7 +11,7 @@ from labs.lab_05b.arithmetic import training_bytes, training_flops
 from labs.lab_05b.inference_bytes import Plain, cache_bytes, weight_bytes
 from labs.lab_05b.pictures import draw_law
 from labs.lab_05b.published import LOSSES, SHAPES, STREAMS, Shape
-from labs.lab_05b.refit import Fit, refit
+from labs.lab_05b.refit import Fit, fit_published
 from labsupport.explore import Explorer, View, choose, slide, small_print
 from labsupport.explore.style import BLUE, GREEN, VERMILION
 
@@ -24,7 +24,7 @@ SIZES = {f"{s.parameters() / 1e9:.1f}B": s for s in SHAPES}
 @cache
 def law() -> Fit:
     """On Stack-V2-Python, as the authors fitted it."""
-    return refit("Stack")
+    return fit_published("Stack")
 
 
 def scaling_explorer() -> Explorer:

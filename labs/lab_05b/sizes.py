@@ -51,7 +51,8 @@ def training_flops(
     D, T = config.d_model, T or config.max_len
     attention = 2 * D * (T + M) * config.n_layers
     streams = P * (block_weights(config) + attention)
-    aggregator = 0 if P == 1 else P * D * D + D * P
+    # Two layers, and the weighted sum.
+    aggregator = 0 if P == 1 else P * D * D + 2 * D * P
     head = config.vocab_size * D
     return 3 * 2 * (streams + aggregator + head)
 

@@ -42,7 +42,7 @@ class GatherStreams(torch.autograd.Function):
         ctx.dist = dist
         W = dist.get_world_size()
         x_PBTD = x_pBTD.new_empty(W * len(x_pBTD), *x_pBTD.shape[1:])
-        dist.all_gather_into_tensor(x_PBTD, x_pBTD.contiguous())
+        dist.all_gather_single(x_PBTD, x_pBTD.contiguous())
         return x_PBTD
 
     @staticmethod
