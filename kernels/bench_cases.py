@@ -42,6 +42,7 @@ from kernels import moe_up as moe_up_module
 from kernels import rms_norm as rms_norm_module
 from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
+from kernels import stream_sum as stream_sum_module
 from kernels.bench_liger import liger_sinkhorn
 from kernels.fp8_scaling import quantise_reference
 from kernels.moe_routing import TOP_K
@@ -142,6 +143,19 @@ def all_benches() -> list[Bench]:
         *_fp8_gemm_benches(),
         *_quantiser_benches(),
         *_gradient_benches(),
+        Bench(
+            name="stream_sum",
+            kernel=stream_sum_module.stream_sum,
+            reference=stream_sum_module.stream_sum_reference,
+            inputs=_parallel_streams,
+            cost=stream_sum_module.stream_sum_cost,
+            backward_cost=stream_sum_module.stream_sum_backward_cost,
+            shapes=stream_sum_module.BENCHMARK_SHAPES,
+            specs=stream_sum_module.SPECS,
+            dtypes=(torch.bfloat16,),
+            odd=(3, 37, 1021),
+            axes="streams × rows × elements",
+        ),
     ]
 
 
@@ -653,6 +667,13 @@ def _streams_output_and_maps(
     post_nM = _normal(n, M, torch.float32, generator)
     res_nnM = _normal(n, n, M, torch.float32, generator)
     return _normal(M, n, C, dtype, generator), f_MC, post_nM, res_nnM
+
+
+def _parallel_streams(
+    P: int, R: int, D: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    logits_RP = _normal(R, P, torch.float32, generator)
+    return _normal(P, R, D, dtype, generator), logits_RP
 
 
 def _liger_softmax() -> Function:

@@ -263,7 +263,7 @@ def _outcome(function: Callable[..., Any], arguments: Arguments) -> Any:
         return function(*_copies(arguments))
     except CheckFailed as failure:
         # Without the quoted line: the same mistake can be written in many ways.
-        return failure.came.partition(" [")[0]
+        return failure.came.partition("? [")[0]
     except Exception as error:
         return repr(error)
 

@@ -1,5 +1,7 @@
 """An exercise that is a Triton kernel: launched by the check, used by its grid."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import kernels
 from labsupport.exercise import Exercise, WrongAnswer, run_checks
 from labsupport.exercise.check import same_as
 from labsupport.exercise.function import ExerciseFunction
+from labsupport.exercise.kernel import launch_watched
 from labsupport.explore.memory_map import memory_map
 
 triton = pytest.importorskip("triton", reason="Triton has wheels for Linux only")
@@ -63,6 +66,55 @@ def test_stub_solution_and_known_mistake():
     verdict = run_checks(DOUBLE, square_kernel)
     assert verdict.wrong == "square"
     assert "squared, not doubled" in verdict.message
+
+
+@triton.jit
+def row_by_row_kernel(x_ptr, out_ptr, PLANES: tl.constexpr, BLOCK: tl.constexpr):
+    row, at = tl.program_id(0), tl.arange(0, BLOCK)
+    for plane in tl.static_range(PLANES):
+        here = (plane * 3 + row) * BLOCK + at
+        tl.store(out_ptr + here, tl.load(x_ptr + here))
+
+
+@triton.jit
+def first_plane_kernel(x_ptr, out_ptr, PLANES: tl.constexpr, BLOCK: tl.constexpr):
+    here = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + here, tl.load(x_ptr + here))
+
+
+@triton.jit
+def last_rows_missing_kernel(x_ptr, out_ptr, PLANES: tl.constexpr, BLOCK: tl.constexpr):
+    row, at = tl.program_id(0), tl.arange(0, BLOCK)
+    for plane in tl.static_range(PLANES):
+        here = (plane * 3 + row) * BLOCK + at
+        inside = plane * 3 + row < PLANES * 3 - 2
+        tl.store(out_ptr + here, tl.load(x_ptr + here, mask=inside), mask=inside)
+
+
+def launch_planes(kernel, x):
+    out = torch.full_like(x, float("nan"))
+    launch_watched(kernel, (3,), x, out, PLANES=2, BLOCK=4)
+    return out
+
+
+def test_mistakes_that_leave_different_rows_out_are_told_apart():
+    """Findings name rows of three axes in brackets, as they do a line of code."""
+    copy = dataclasses.replace(
+        DOUBLE,
+        ours=row_by_row_kernel,
+        launch=launch_planes,
+        checks=(("a copy", lambda candidate: candidate(torch.ones(2, 3, 4))),),
+        probes=lambda: [(torch.ones(2, 3, 4),)],
+        wrong=(
+            WrongAnswer("one plane", first_plane_kernel, "the first plane only.", 1),
+            WrongAnswer("no end", last_rows_missing_kernel, "two rows are missing.", 1),
+        ),
+    )
+    assert run_checks(copy, row_by_row_kernel).passed
+    for wrong in copy.wrong:
+        verdict = run_checks(copy, wrong.function)
+        assert "of out_ptr" in verdict.message
+        assert verdict.wrong == wrong.name
 
 
 def test_the_kernel_in_use_is_launched_by_its_grid():
