@@ -18,6 +18,7 @@ from labsupport.nn.hyper_connections import (
 )
 from labsupport.nn.moe import MixtureOfExperts, Routing
 from labsupport.nn.moe_balance import AuxiliaryLoss, LoadBalancer
+from labsupport.nn.parscale import ParScale, aggregate_streams, stream_weights
 
 __all__ = [
     "GPT",
@@ -31,11 +32,14 @@ __all__ = [
     "LoadBalancer",
     "ManifoldHyperConnection",
     "MixtureOfExperts",
+    "ParScale",
     "RMSNorm",
     "Residual",
     "RotaryEmbedding",
     "Routing",
     "SwiGLU",
+    "aggregate_streams",
     "norm_from",
     "sample",
+    "stream_weights",
 ]

@@ -1,16 +1,18 @@
 """The small GPT that all labs train, made of parts that can be exchanged.
 
 A decoder-only transformer as in Llama: RMSNorm before every branch, rotary
-positions, SwiGLU, no biases. Four parts are arguments of `GPT`, so that a lab
+positions, SwiGLU, no biases. Five parts are arguments of `GPT`, so that a lab
 can plug in its own and leave the rest alone:
 
-    GPT(config, norm=RMSNorm, residual=Residual, ffn=SwiGLU, linear=nn.Linear)
+    GPT(config, norm=RMSNorm, residual=Residual, ffn=SwiGLU, linear=nn.Linear,
+        attention=CausalSelfAttention)
 
     norm(d_model, eps)         -> module, (..., D) -> (..., D)
     residual(config, branch)   -> module with `expand`, `forward`, `collapse`;
                                   `branch` counts 0 .. 2 * n_layers - 1
     ffn(config, linear)        -> module, (B, T, D) -> (B, T, D)
     linear(n_in, n_out, bias=False) -> module, (..., n_in) -> (..., n_out)
+    attention(config, linear)  -> module, (B, T, D) -> (B, T, D)
 
 Shape suffixes: B sequences, T tokens, D model width, H heads, K width of a
 head (D = H K), F width of the feed-forward layer, V vocabulary, R = K / 2
@@ -143,12 +145,13 @@ class RotaryEmbedding(nn.Module):
         turn_TR2 = torch.stack([angle_TR.cos(), angle_TR.sin()], dim=-1)
         self.register_buffer("turn_TR2", turn_TR2, persistent=False)
 
-    def forward(self, x_BTHK: Tensor) -> Tensor:
+    def forward(self, x_BTHK: Tensor, start: int = 0) -> Tensor:
+        """Turn tokens that stand at positions `start`, `start + 1`, ..."""
         # Turning a pair is one complex multiplication: one pass over memory
         # where cosines and sines written out take five.
         number = torch.promote_types(x_BTHK.dtype, torch.float32)
         pairs_BTHR2 = x_BTHK.to(number).unflatten(-1, (-1, 2))
-        turn_TR2 = self.turn_TR2[: x_BTHK.shape[1]].to(number)
+        turn_TR2 = self.turn_TR2[start : start + x_BTHK.shape[1]].to(number)
         turn_T1R = torch.view_as_complex(turn_TR2)[:, None]
         turned_BTHR = torch.view_as_complex(pairs_BTHR2) * turn_T1R
         return torch.view_as_real(turned_BTHR).flatten(-2).type_as(x_BTHK)
@@ -168,16 +171,22 @@ class CausalSelfAttention(nn.Module):
         shrink_residual_(self.out, config)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        mixed_BHTK = self.mix(*self.heads(x_BTD))
+        return self.out(mixed_BHTK.transpose(1, 2).flatten(-2))
+
+    def heads(self, x_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (B, H, T, K) each; `start` tokens came before."""
         D = x_BTD.shape[-1]
         # Queries and keys stay side by side, so that one call turns both.
         qk, v = self.qkv(x_BTD).split([2 * D, D], dim=-1)
-        qk_BTHK = self.rope(qk.unflatten(-1, (-1, self.d_head)))
+        qk_BTHK = self.rope(qk.unflatten(-1, (-1, self.d_head)), start)
         q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).chunk(2, dim=1)
         v_BHTK = v.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
-        mixed_BHTK = F.scaled_dot_product_attention(
-            q_BHTK, k_BHTK, v_BHTK, is_causal=True
-        )
-        return self.out(mixed_BHTK.transpose(1, 2).flatten(-2))
+        return q_BHTK, k_BHTK, v_BHTK
+
+    def mix(self, q_BHTK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor) -> Tensor:
+        """What every query gathers, (B, H, T, K)."""
+        return F.scaled_dot_product_attention(q_BHTK, k_BHTK, v_BHTK, is_causal=True)
 
 
 class SwiGLU(nn.Module):
@@ -236,10 +245,11 @@ class Block(nn.Module):
         residual: Callable[..., nn.Module],
         ffn: Callable[..., nn.Module],
         linear: Callable[..., nn.Module],
+        attention: Callable[..., nn.Module],
     ) -> None:
         super().__init__()
         self.attention_norm = norm(config.d_model, config.eps)
-        self.attention = CausalSelfAttention(config, linear)
+        self.attention = attention(config, linear)
         self.attention_residual = residual(config, 2 * index)
         self.ffn_norm = norm(config.d_model, config.eps)
         self.ffn = ffn(config, linear)
@@ -271,12 +281,21 @@ class GPT(nn.Module):
         residual: Callable[..., nn.Module] = Residual,
         ffn: Callable[..., nn.Module] = SwiGLU,
         linear: Callable[..., nn.Module] = nn.Linear,
+        attention: Callable[..., nn.Module] = CausalSelfAttention,
     ) -> None:
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(
-            Block(config, i, norm=norm, residual=residual, ffn=ffn, linear=linear)
+            Block(
+                config,
+                i,
+                norm=norm,
+                residual=residual,
+                ffn=ffn,
+                linear=linear,
+                attention=attention,
+            )
             for i in range(config.n_layers)
         )
         self.norm = norm(config.d_model, config.eps)
@@ -299,13 +318,16 @@ class GPT(nn.Module):
                 f"A sequence of {tokens_BT.shape[1]} tokens is longer than "
                 f"max_len={self.config.max_len}: cut it, or raise max_len."
             )
+        return self.head(self.hidden(self.embedding(tokens_BT)))
+
+    def hidden(self, x_BTD: Tensor) -> Tensor:
+        """What all blocks and the last norm make of embeddings: x_BTD."""
         first: Any = self.blocks[0]
         last: Any = self.blocks[-1]
-        stream = first.attention_residual.expand(self.embedding(tokens_BT))
+        stream = first.attention_residual.expand(x_BTD)
         for block in self.blocks:
             stream = block(stream)
-        x_BTD = last.ffn_residual.collapse(stream)
-        return self.head(self.norm(x_BTD))
+        return self.norm(last.ffn_residual.collapse(stream))
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats, in float32; targets of -100 do not count."""

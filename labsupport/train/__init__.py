@@ -4,7 +4,8 @@
 after the other, `run` holds what came of it, `live` shows it, `checkpoint` keeps
 it on disk (`keeper`: as long as the disk allows), `interrupt` stops it, and
 `session` puts these together as `train`. Beside the loop: `averaging` (EMA, LAWA) and
-`sharpness` (SAM, ASAM), which hang on the optimizer, and `noise_scale`.
+`sharpness` (SAM, ASAM), which hang on the optimizer, `noise_scale`, and `kept`, which
+counts what a forward keeps for the backward.
 """
 
 from labsupport.train.checkpoint import (
