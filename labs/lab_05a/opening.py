@@ -102,21 +102,25 @@ def mb(size: float) -> str:
 
 
 def data_parallel_step(
-    dist: Any, scale: Scale, seed: int, device: torch.device | str = "cpu"
-) -> Budget:
-    """One step of plain data parallelism within the budget; every rank calls this.
+    dist: Any,
+    scale: Scale,
+    seed: int,
+    budget: Budget,
+    device: torch.device | str = "cpu",
+) -> None:
+    """One step of plain data parallelism within a budget; every rank calls this.
 
     Args:
         dist: `torch.distributed`, with a process group.
         scale: chooses the model.
         seed: of weights and data.
+        budget: what the rank may hold; it notes what the rank does hold.
         device: where the model lives.
 
     Raises:
-        LabError: it does not fit. At that point nothing more has been done.
+        LabError: something does not fit. What comes after it is not done.
     """
     plan = LIVE_PLANS[scale]
-    budget = Budget(budget_of(plan.config))
     torch.manual_seed(seed)
     model = GPT(plan.config).to(device)
     weights_P = parameters_to_vector(model.parameters()).detach()
@@ -137,7 +141,6 @@ def data_parallel_step(
     dist.all_reduce(gradient_P)
     budget.hold("Adam's means", 2 * 4 * len(weights_P))
     Adam(plan.lr)(weights_P, gradient_P / dist.get_world_size())
-    return budget
 
 
 ARRANGEMENTS = (
