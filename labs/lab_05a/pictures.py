@@ -75,6 +75,7 @@ def budget_line(figure: go.Figure, limit: float) -> None:
         line={"dash": "dot", "color": "#111827"},
         annotation_text="budget of a rank",
         annotation_position="top right",
+        annotation_bgcolor="rgba(255, 255, 255, 0.85)",
     )
 
 
@@ -94,8 +95,8 @@ def arrangements_view(config: GPTConfig) -> View:
             f"{size / (ADAM_BYTES * count(config)):.0%}"
             for size in sizes.values()
         ],
-        textposition="outside",
-        cliponaxis=False,
+        textposition="inside",
+        insidetextanchor="middle",
     )
     budget_line(figure, limit)
     figure.update_yaxes(title="MB on each of four ranks")
@@ -162,8 +163,8 @@ def cut_view() -> View:
     )
     figure.update_layout(
         title="Blue on rank 0, orange on rank 1; grey on both",
-        height=300,
-        margin={"l": 8, "r": 8, "b": 8},
+        height=250,
+        margin={"t": 48, "l": 8, "r": 8, "b": 8},
     )
     return View(
         figure,

@@ -134,8 +134,14 @@ def draw(model: str, gpus: int, memory: int) -> View:
         )
     room = cluster.memory * cluster.usable / 1e9
     figure.add_vline(x=room, line={"dash": "dot", "color": "#111827"})
-    figure.update_xaxes(title="memory of the fullest GPU, GB", type="log")
-    figure.update_yaxes(title="seconds a step", type="log")
+    ticks = [m * 10**k for k in range(-2, 5) for m in (1, 2, 5)]
+    axis = {
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [f"{t:g}" for t in ticks],
+    }
+    figure.update_xaxes(title="memory of the fullest GPU, GB", **axis)
+    figure.update_yaxes(title="seconds a step", **axis)
     figure.update_layout(
         title=f"{model} on {gpus:,} GPUs of {memory} GiB: a model of every layout",
         height=460,

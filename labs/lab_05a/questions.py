@@ -38,13 +38,13 @@ QUESTIONS = (
         "of microbatches, each of half the size. What happens?",
         "it waits about a fifth of the time",
         {
-            "it waits about a fifth of the time": "A third is 7 / (M + 7), so M was 14. "
-            "With 28 it is 7 / 35. Memory stays or falls: at most 8 are held, each of "
+            "it waits about a fifth of the time": "A third is 7 / (M + 7), so M "
+            "was 14. With 28 it is 7 / 35. Memory falls: at most 8 are held, each of "
             "half the size.",
             "it waits a third of the time, as before": "Microbatches of half the size "
             "fill and drain the pipeline in half the time.",
-            "it waits a sixth of the time": "Nearly: 7 / (14 + 7) becomes 7 / (28 + 7). "
-            "The work in the denominator counts, too.",
+            "it waits a sixth of the time": "Nearly. 7 / (14 + 7) becomes 7 / (28 + "
+            "7): the work stands in the denominator, too.",
         },
     ),
 )

@@ -21,19 +21,19 @@ from labs.lab_05a.schedules import (
 )
 from labsupport.errors import LabError
 from labsupport.explore import Explorer, View, choose, slide, small_print
-from labsupport.explore.style import BLUE, GREEN, ORANGE, PURPLE
+from labsupport.explore.style import BLUE, GREEN, ORANGE, PURPLE, VERMILION
 
 STAGES = (2, 4, 8)
 MICROBATCHES = (2, 4, 8, 16, 32)
 TIMES = Durations(F=1.0, I=1.0, W=1.0)
 KINDS = (
-    ("forward", "F", BLUE, ""),
-    ("backward", "B", ORANGE, ""),
-    ("backward, inputs", "I", ORANGE, "/"),
-    ("backward, weights", "W", GREEN, ""),
-    ("forward and backward", "FB", PURPLE, ""),
+    ("forward", "F", BLUE),
+    ("backward", "B", ORANGE),
+    ("backward, inputs", "I", VERMILION),
+    ("backward, weights", "W", GREEN),
+    ("forward and backward", "FB", PURPLE),
 )
-"""Name, what it is, colour, pattern."""
+"""Name, what it is, colour."""
 
 
 def schedule_explorer() -> Explorer:
@@ -122,7 +122,7 @@ def timeline_figure(timeline: Timeline) -> go.Figure:
     S = timeline.schedule.devices
     figure = go.Figure()
     small = len(timeline.spans) > 300
-    for name, kind, colour, pattern in KINDS:
+    for name, kind, colour in KINDS:
         spans = [span for span in timeline.spans if kind_of(span) == kind]
         figure.add_bar(
             name=name,
@@ -131,14 +131,12 @@ def timeline_figure(timeline: Timeline) -> go.Figure:
             x=[round(span.end - span.begin, 3) for span in spans],
             y=[f"device {span.device}" for span in spans],
             text=[_label(span) for span in spans],
-            texttemplate=None if small else "%{text}",
-            textposition="inside",
+            textposition="none" if small else "inside",
             insidetextanchor="middle",
             textangle=0,
             marker={
                 "color": colour,
                 "line": {"color": "white", "width": 0.5 if small else 1},
-                "pattern": {"shape": pattern, "fgcolor": "white"},
             },
             hovertemplate=f"%{{y}}: {name}, microbatch %{{text}}<extra></extra>",
             showlegend=bool(spans),
@@ -146,7 +144,7 @@ def timeline_figure(timeline: Timeline) -> go.Figure:
     figure.update_layout(
         barmode="overlay",
         height=190 + 34 * S,
-        margin={"t": 96},
+        margin={"t": 96, "l": 80},
         bargap=0.12,
         uniformtext={"minsize": 8, "mode": "hide"},
     )
