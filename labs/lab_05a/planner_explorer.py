@@ -134,7 +134,7 @@ def draw(model: str, gpus: int, memory: int) -> View:
         )
     room = cluster.memory * cluster.usable / 1e9
     figure.add_vline(x=room, line={"dash": "dot", "color": "#111827"})
-    ticks = [m * 10**k for k in range(-2, 5) for m in (1, 2, 5)]
+    ticks = [m * 10**k for k in range(-2, 5) for m in (1, 1.5, 2, 3, 5, 7)]
     axis = {
         "type": "log",
         "tickvals": ticks,
@@ -146,6 +146,7 @@ def draw(model: str, gpus: int, memory: int) -> View:
         title=f"{model} on {gpus:,} GPUs of {memory} GiB: a model of every layout",
         height=460,
         margin={"t": 96},
+        showlegend=True,
     )
     small_print(
         figure,

@@ -261,11 +261,11 @@ for W in (1, 2, 4, 8):
     print("{} forward, {} back".format(*sent.tolist()))
 
 # %% [markdown] id="swiglu-after"
-# Weights, gradients, Adam's means *and* the work are divided by $W$. The price are the
-# messages: $N \times D$ numbers, forward and back. Attention is cut in the same way, by
-# heads, so a block of a transformer sums twice forward and twice back, and each time
-# computing waits. That is why the tensor axis stays inside a machine, where links are
-# fastest.
+# Weights, gradients, Adam's means *and* the work are divided by $W$. What it costs is
+# messages: $N \times D$ numbers on the way forward, as many on the way back. Attention is
+# cut in the same way, by heads, so a block of a transformer sums twice forward and twice
+# back, and each time computing waits. That is why the tensor axis stays inside a machine,
+# where links are fastest.
 #
 # The sum on the way back is the one that is forgotten. Without it the loss looks right, the
 # layer's own gradients are right, and all layers *below* learn from a part of their
@@ -350,14 +350,14 @@ for W in (1, 2, 4):
 # waits for the first, and on the way back the first for the second. So the batch is cut,
 # too, into $M$ **microbatches** that follow one another.
 #
-# GPipe ([Huang et al. 2018](https://arxiv.org/abs/1811.06965)) sends all $M$ forward,
-# then all back. A stage then holds the activations of all $M$ between a microbatch's
-# forward F and its backward B: they are **in flight**. **1F1B**, one forward, one
-# backward ([Narayanan et al. 2021](https://arxiv.org/abs/2104.04473), section 2.2), does a
-# backward as soon as it can. The last stage starts back at once: F0 B0 F1 B1 ... The stage
-# before it is one step further from the loss, so it lets one more forward go ahead: F0 F1
-# B0 F2 B1 ... And so on up to the first stage, which has $S$ in flight, however large $M$
-# is.
+# On a stage a microbatch is **in flight** from its forward, F, to its backward, B, and
+# for so long the stage holds its activations. GPipe ([Huang et al.
+# 2018](https://arxiv.org/abs/1811.06965)) sends all $M$ forward, then all back: $M$ are in
+# flight. **1F1B**, one forward, one backward ([Narayanan et al.
+# 2021](https://arxiv.org/abs/2104.04473), section 2.2), does a backward as soon as it can.
+# The last stage starts back at once: F0 B0 F1 B1 ... The stage before it is one step
+# further from the loss, so it lets one more forward go ahead: F0 F1 B0 F2 B1 ... And so on
+# up to the first stage, which has $S$ in flight, however large $M$ is.
 #
 # ## 5.3 · One forward, one backward · 15 minutes · ●●○
 #
@@ -371,8 +371,8 @@ for W in (1, 2, 4):
 # $S - 1$ stages, there and back. All stages take the same F, and the same B, for each
 # microbatch.
 #
-# With fewer microbatches than stages a pipeline cannot work like this (PyTorch's hangs):
-# raise a `ValueError`.
+# With fewer microbatches than stages the last stage would have nothing to do while the
+# first ones still let forwards go ahead: raise a `ValueError`.
 
 
 # %% id="schedule" tags=["nbval-ignore-output"]

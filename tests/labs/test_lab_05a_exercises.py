@@ -11,7 +11,6 @@ from labs.lab_05a.both_ways import both_ways
 from labs.lab_05a.counted_ranks import in_words, on_counted_ranks
 from labsupport.errors import LabError
 from labsupport.exercise import run_checks
-from labsupport.exercise.practice import on_ranks
 
 # --- 5.1 ---------------------------------------------------------------------
 
@@ -237,20 +236,3 @@ def test_layouts_by_brute_force():
 )
 def test_what_is_no_list_of_layouts(attempt, words):
     assert words in run_checks(deep.LAYOUTS, attempt).message
-
-
-# --- practice ranks -----------------------------------------------------------------
-
-
-def test_autograd_does_not_see_a_collective_of_practice_ranks():
-    """As in torch.distributed: the gradient goes past it as if nothing had been."""
-
-    def work(x, dist):
-        w = x.clone().requires_grad_()
-        y = w * 2
-        dist.all_reduce(y)
-        y.sum().backward()
-        return torch.stack([y.detach()[0], w.grad[0]])
-
-    results = on_ranks(work, torch.tensor([[1.0], [3.0]]))
-    assert [r.tolist() for r in results] == [[8.0, 2.0]] * 2
