@@ -88,10 +88,10 @@ class Budget:
         """
         free = self.limit - sum(self.held.values())
         if size > free:
-            there = ", ".join(f"{n} {mb(s)}" for n, s in self.held.items())
+            there = " and ".join(f"{n} {mb(s)}" for n, s in self.held.items())
             raise LabError(
-                f"{name} of {mb(size)} does not fit: the budget is {mb(self.limit)}, "
-                f"held are {there or 'nothing'}, so {mb(free)} are free."
+                f"No room for {name}, {mb(size)}: the budget is {mb(self.limit)}, held "
+                f"are {there or 'nothing'}, so {mb(free)} are free."
             )
         self.held[name] = size
 

@@ -51,8 +51,8 @@ def test_a_budget_says_what_does_not_fit():
     with pytest.raises(LabError) as refused:
         budget.hold("Adam's means", 80)
     assert str(refused.value) == (
-        "Adam's means of 8e-05 MB does not fit: the budget is 0.0001 MB, held are "
-        "weights 4e-05 MB, gradients 6e-05 MB, so 0 MB are free."
+        "No room for Adam's means, 8e-05 MB: the budget is 0.0001 MB, held are weights "
+        "4e-05 MB and gradients 6e-05 MB, so 0 MB are free."
     )
     assert budget.held == {"weights": 40, "gradients": 60}
 
@@ -72,7 +72,7 @@ def test_data_parallelism_is_refused_on_every_rank_and_would_have_needed_all():
 
     words = on_ranks(attempt, [0, 0, 0, 0])
     assert len(set(words)) == 1
-    assert words[0].startswith("Adam's means of 0.148 MB does not fit")
+    assert words[0].startswith("No room for Adam's means, 0.148 MB: the")
     P = opening.total_weights(LIVE_PLANS["ci"].config)
     assert sum(on_ranks(with_room, [0, 0])[0].values()) == 16 * P
 
@@ -122,7 +122,7 @@ def test_a_share_of_a_layer_is_the_layer_cut():
     [
         (lambda s, dist: train_on_axes(dist, dist, "ci", s), "over 5 ranks: use a"),
         (lambda s, dist: train_on_axes(Data(3), Data(1), "ci", s), "shared by 3"),
-        (lambda s, dist: train_on_axes(Data(1), Data(1), "ci", s), "does not fit"),
+        (lambda s, dist: train_on_axes(Data(1), Data(1), "ci", s), "No room for"),
     ],
 )
 def test_what_is_refused(attempt, sentence):
