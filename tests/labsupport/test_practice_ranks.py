@@ -159,6 +159,31 @@ def test_a_forgotten_return():
     )
 
 
+@pytest.mark.parametrize("name", ["reduce_scatter_tensor", "reduce_scatter_single"])
+def test_a_reduce_scatter_under_either_name(name):
+    def work(x, dist):
+        y = x.new_empty(1)
+        getattr(dist, name)(y, x)
+        return y
+
+    parts = on_ranks(work, torch.tensor([[1.0, 2.0], [10.0, 20.0]]))
+    assert [part.tolist() for part in parts] == [[11.0], [22.0]]
+
+
+def test_autograd_does_not_see_a_collective():
+    """As in torch.distributed: the gradient goes past it as if nothing had been."""
+
+    def work(x, dist):
+        w = x.clone().requires_grad_()
+        y = w * 2
+        dist.all_reduce(y)
+        y.sum().backward()
+        return torch.stack([y.detach()[0], w.grad[0]])
+
+    results = on_ranks(work, torch.tensor([[1.0], [3.0]]))
+    assert [r.tolist() for r in results] == [[8.0, 2.0]] * 2
+
+
 def test_collectives_that_do_not_meet():
     def parted(x, dist):
         if dist.get_rank() == 0:

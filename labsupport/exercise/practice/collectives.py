@@ -13,6 +13,7 @@ COLLECTIVES = (
     "all_gather_into_tensor",
     "all_gather_single",
     "reduce_scatter_tensor",
+    "reduce_scatter_single",
     "all_to_all_single",
 )
 
@@ -36,7 +37,8 @@ def run_collective(calls: list[Request]) -> None:
                 f"an output of {value.numel()} numbers from {call.call}",
                 f"one of {call.tensor.numel()} on rank {call.rank}{quote([call.line])}",
             )
-        call.tensor.copy_(value.view_as(call.tensor))
+        with torch.no_grad():  # as in torch.distributed, autograd sees no collective
+            call.tensor.copy_(value.view_as(call.tensor))
         call.done, call.round = True, max(c.clock for c in calls) + 1
 
 
@@ -47,7 +49,7 @@ def _output(calls: list[Request], rank: int) -> Tensor:
     if calls[0].call in ("all_gather_into_tensor", "all_gather_single"):
         return torch.cat(inputs)
     total = torch.stack(inputs).sum(0)
-    if calls[0].call == "reduce_scatter_tensor":
+    if calls[0].call in ("reduce_scatter_tensor", "reduce_scatter_single"):
         return total.chunk(len(calls))[rank]
     return total
 

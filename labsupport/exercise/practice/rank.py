@@ -81,6 +81,10 @@ class PracticeRank:
     def reduce_scatter_tensor(self, output: Tensor, input: Tensor) -> None:
         self._meet("reduce_scatter_tensor", output, input)
 
+    def reduce_scatter_single(self, output: Tensor, input: Tensor) -> None:
+        """What newer versions call reduce_scatter_tensor."""
+        self._meet("reduce_scatter_single", output, input)
+
     def all_to_all_single(
         self,
         output: Tensor,
