@@ -52,9 +52,13 @@ def spread(
     blocks = part.blocks
     assert isinstance(blocks, nn.ModuleList | nn.ModuleDict)
     each = blocks.values() if isinstance(blocks, nn.ModuleDict) else blocks
+    # In a group of one nothing is gathered, so nothing is to be given back; torch
+    # would do it all the same, and a backward that is split would then lose the
+    # gradients of the weights that it still holds (seen with torch 2.13).
+    reshard = layout.reshard and layout.shard > 1
     # A unit is what is gathered at once: every block, then what is left.
     for unit in (*each, part):
-        fully_shard(unit, mesh=over, reshard_after_forward=layout.reshard)
+        fully_shard(unit, mesh=over, reshard_after_forward=reshard)
     return part
 
 

@@ -232,7 +232,8 @@ def layouts(
         if math.prod(sizes) != world or (axes["expert"] > 1 and not experts):
             continue
         plain = axes["pipeline"] == 1
-        for reshard in (True, False) if axes["shard"] > 1 and plain else (plain,):
+        ways = (True,) if axes["shard"] == 1 else (True, False) if plain else (False,)
+        for reshard in ways:
             try:
                 layout = Layout(
                     **axes,
