@@ -1,15 +1,9 @@
-"""The ranks' side of test_parallel.py.
-
-python parallel_ranks.py FOLDER RANKS    writes FOLDER/RANKS-RANK.pt: findings
-"""
+"""The ranks' side of test_parallel.py: steps of layouts against one process."""
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +15,6 @@ from labsupport.distributed.parallel.heads import separate_qkv
 from labsupport.distributed.parallel.layout import Layout, layouts
 from labsupport.distributed.parallel.mesh import build_mesh
 from labsupport.nn import GPT, GPTConfig, MixtureOfExperts
-from tests.labsupport.forked_ranks import run_on_ranks
 
 CONFIG = GPTConfig(
     vocab_size=32, d_model=16, n_layers=4, n_heads=4, d_ff=32, max_len=16
@@ -85,16 +78,6 @@ def apart(x: Tensor, wanted: Tensor | None) -> float:
     return ((x - wanted).norm() / wanted.norm()).item()
 
 
-def body() -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo")
-    rank, world = dist.get_rank(), dist.get_world_size()
-    found = {"compared": {str(x): compare(x) for x in layouts_to_try(world)}}
-    torch.save(found, Path(sys.argv[1]) / f"{world}-{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    os.environ["OMP_NUM_THREADS"] = "1"
-    run_on_ranks(body, int(sys.argv[2]))
+def compare_all() -> dict[str, Any]:
+    """What a rank finds out about every layout of so many ranks."""
+    return {str(x): compare(x) for x in layouts_to_try(dist.get_world_size())}

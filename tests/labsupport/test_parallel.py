@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
-
 import pytest
-import torch
 
+from tests.labsupport.conftest import Parts
 from tests.labsupport.parallel_ranks import layouts_to_try
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.distributed
-
-
-@pytest.fixture(scope="session")
-def find(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """What every rank found out, by the number of ranks; each is run once."""
-    folder = tmp_path_factory.mktemp("parallel")
-    known: dict[int, list[dict[str, Any]]] = {}
-
-    def run(world: int) -> list[dict[str, Any]]:
-        if world not in known:
-            script = ROOT / "tests" / "labsupport" / "parallel_ranks.py"
-            done = subprocess.run(
-                [sys.executable, "-W", "ignore", script, folder, str(world)],
-                env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                timeout=250,
-            )
-            assert done.returncode == 0, done.stderr
-            files = (folder / f"{world}-{rank}.pt" for rank in range(world))
-            known[world] = [torch.load(file) for file in files]
-        return known[world]
-
-    return run
 
 
 TRIED = [
@@ -49,9 +18,9 @@ TRIED = [
 
 
 @pytest.mark.parametrize(("world", "layout"), TRIED)
-def test_a_layout_is_one_process(find: Any, world: int, layout: str) -> None:
-    for rank in find(world):
-        compared = rank["compared"][layout]
+def test_a_layout_is_one_process(parallel: Parts, world: int, layout: str) -> None:
+    for rank in parallel.ranks(f"layouts-{world}", world):
+        compared = rank[layout]
         assert max(compared["loss"]) < 1e-5
         assert compared["gradient"] < 1e-5
 

@@ -36,7 +36,7 @@ from labsupport.distributed.parallel.mesh import data_index
 from labsupport.distributed.parallel.schedules import SCHEDULES
 from labsupport.distributed.parallel.stages import Stage, blocks_of_stages
 from labsupport.distributed.parallel.tensor import cut_block
-from labsupport.distributed.parallel.whole import put_together
+from labsupport.distributed.parallel.whole import pieces, put_together
 from labsupport.nn import GPT
 
 
@@ -191,6 +191,10 @@ class ParallelGPT:
         if name not in self.own:
             return x
         return DTensor.from_local(x.detach(), self.mesh["expert"], [Shard(0)])
+
+    def pieces(self, name: str, x: Tensor) -> int:
+        """Into how many different parts a weight is cut over the ranks of its stage."""
+        return self.layout.expert if name in self.own else pieces(x)
 
     def weights(self) -> dict[str, Tensor]:
         """Every whole weight by name, on every rank."""
