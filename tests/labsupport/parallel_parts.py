@@ -22,6 +22,7 @@ from tests.labsupport.forked_ranks import run_on_ranks
 # Of each part: how many ranks, and what each of them does.
 PARTS: dict[str, tuple[int, Callable[[Path], Any]]] = {
     **{f"layouts-{W}": (W, lambda _: parallel_ranks.compare_all()) for W in (1, 2, 4)},
+    "wire": (4, lambda _: parallel_ranks.wire_all()),
     "switch": (4, lambda folder: reshard_ranks.switch_all(folder / "switch")),
     "refused": (4, lambda folder: reshard_ranks.refusals(folder / "refused")),
     "lost": (2, lambda folder: reshard_ranks.lost_in_the_middle(folder / "lost")),

@@ -60,8 +60,3 @@ def spread(
     for unit in (*each, part):
         fully_shard(unit, mesh=over, reshard_after_forward=reshard)
     return part
-
-
-def units(blocks: int) -> int:
-    """How many pieces FSDP2 gathers one after the other."""
-    return blocks + 1
