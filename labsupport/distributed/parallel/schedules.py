@@ -29,10 +29,15 @@ class Schedule:
         torch_name: as torch.distributed.pipelining finds it.
         per_rank: v, stages of each rank.
         v_shaped: whether the second half of the stages runs back over the ranks.
+        pause: how long a rank waits in a step, by the schedule's formula: for each
+            rank before or after it so many times its share of a microbatch, forward
+            and backward. A forward is taken to last as long as each half of the
+            backward (F = 1, B = 2 with W = 1 of weights).
         splits_backward: whether weights' gradients come later than inputs'.
     """
 
     torch_name: str
+    pause: float
     per_rank: int = 1
     v_shaped: bool = False
     splits_backward: bool = False
@@ -45,14 +50,21 @@ class Schedule:
 
 
 SCHEDULES = {
-    "GPipe": Schedule("GPipe"),
-    "1F1B": Schedule("1F1B"),
-    "Interleaved1F1B": Schedule("Interleaved1F1B", per_rank=2),
+    "GPipe": Schedule("GPipe", pause=1),
+    "1F1B": Schedule("1F1B", pause=1),
+    "Interleaved1F1B": Schedule("Interleaved1F1B", pause=1 / 2, per_rank=2),
+    # (F + B - 2 W) / (F + B), of stages half as long.
     "InterleavedZeroBubble": Schedule(
-        "InterleavedZeroBubble", per_rank=2, splits_backward=True
+        "InterleavedZeroBubble", pause=1 / 6, per_rank=2, splits_backward=True
     ),
-    "ZBV": Schedule("ZBVZeroBubble", per_rank=2, v_shaped=True, splits_backward=True),
-    "DualPipeV": Schedule("DualPipeV", per_rank=2, v_shaped=True, splits_backward=True),
+    "ZBV": Schedule(
+        "ZBVZeroBubble", pause=0, per_rank=2, v_shaped=True, splits_backward=True
+    ),
+    # (F&B + B - 3 W) / (F + B), where F&B = F + B, of stages half as long; p ranks are
+    # 2 p stages of the original DualPipe.
+    "DualPipeV": Schedule(
+        "DualPipeV", pause=1 / 3, per_rank=2, v_shaped=True, splits_backward=True
+    ),
 }
 
 
@@ -79,3 +91,12 @@ def require_schedule(name: str, ranks: int, microbatches: int) -> Schedule:
             f"form equal rounds; use a multiple of {ranks}."
         )
     return schedule
+
+
+def pause_share(name: str, ranks: int, microbatches: int) -> float:
+    """The share of a step in which a rank waits, by formula: the bubble.
+
+    (p - 1) / (m + p - 1) for GPipe and 1F1B.
+    """
+    pause = (ranks - 1) * SCHEDULES[name].pause
+    return pause / (microbatches + pause)
