@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from labs.lab_04a.experiments import encode_row
-from labs.lab_04a.link_model import Machine, fit_link, step_time
+from labs.lab_04a.link_model import Machine, step_time
 from labs.lab_04a.plan import LINK_SIZES
 from labs.lab_04a.record_tables import cost_of
 from labs.lab_04a.training import all_reduce_rank, compute_rank, time_rank
+from labsupport.distributed.link_fit import fit_link
 from labsupport.settings import Scale
 
 Row = dict[str, Any]

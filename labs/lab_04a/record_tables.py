@@ -10,19 +10,14 @@ from typing import Any
 import plotly.graph_objects as go
 
 from labs.lab_04a.experiments import DIRECTIONS, FEEDBACK, TARGET, TIMED
-from labs.lab_04a.link_model import (
-    Link,
-    Machine,
-    MethodCost,
-    fit_link,
-    step_time,
-)
+from labs.lab_04a.link_model import Machine, MethodCost, step_time
 from labs.lab_04a.methods import ARMS, COMPARED, MEET_EVERY, arm_of
 from labs.lab_04a.plan import HELD_OUT, LINKS
 from labsupport.claims.claim import load_claim
 from labsupport.claims.ledger import ledger
 from labsupport.claims.rows import Row, pick, record_rows, recorded_on
 from labsupport.claims.verdict import confidence
+from labsupport.distributed.link_fit import Link, fit_link
 from labsupport.explore import View, small_print
 from labsupport.explore.style import COLOURS
 

@@ -5,8 +5,6 @@ Shape suffixes: B sequences of this rank, T tokens.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from labs.lab_04a.methods import MEET_EVERY, arm_of
 from labs.lab_04a.plan import EVALUATE_EVERY, GPT_PLANS, MIXTURE, TIME_PLANS
 from labs.lab_04a.redundancy import WatchedFusion
+from labsupport.distributed.call import call_on_ranks
 from labsupport.distributed.fusion import Fusion, LowRankFusion
 from labsupport.nn import GPT, MixtureOfExperts
 from labsupport.settings import Scale, seed_everything
@@ -320,18 +319,6 @@ def all_reduce_rank(
     return {"bytes": list(sizes), "ms": found}
 
 
-BODY = """
-import torch
-import torch.distributed as dist
-
-from labs.lab_04a.training import {function}
-
-torch.set_num_threads(1)
-dist.init_process_group(backend())
-share("row", {function}({arguments}, dist=dist, device=device()))
-"""
-
-
 def on_ranks(
     function: str, workers: int, link: str | None = None, **arguments: Any
 ) -> Row:
@@ -343,17 +330,7 @@ def on_ranks(
         link: as in `--link`.
         arguments: of the function; what Python can write down.
     """
-    from labsupport.distributed.magic import torchrun
-
-    words = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    words = words.replace("=inf", "=float('inf')")
-    line = f"--nproc {workers} --name row --timeout 1800"
-    namespace: dict[str, Any] = {}
-    with contextlib.redirect_stdout(io.StringIO()):
-        torchrun(
-            line + (f" --link {link}" if link else ""),
-            BODY.format(function=function, arguments=words),
-            namespace,
-        )
-    row: Row = namespace["row"][0].row
+    row: Row = call_on_ranks(
+        f"{__name__}:{function}", workers, link=link, **arguments
+    )
     return row

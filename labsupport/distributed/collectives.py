@@ -34,12 +34,13 @@ class Rule:
 
     Attributes:
         formula: as the reader sees it.
-        sent: bytes this rank sends, from n, W and "this rank is the root".
+        sent: bytes this rank sends, from n (a mean, perhaps), W and "this rank is the
+            root".
         steps: messages that must follow one another, from W.
     """
 
     formula: str
-    sent: Callable[[int, int, bool], float]
+    sent: Callable[[float, int, bool], float]
     steps: Callable[[int], int]
 
 

@@ -176,9 +176,12 @@ class CausalSelfAttention(nn.Module):
 
     def heads(self, x_BTD: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (B, H, T, K) each; `start` tokens came before."""
-        D = x_BTD.shape[-1]
+        qkv = self.qkv(x_BTD)
+        # A third of what came, not D: with tensor parallelism this rank has some of
+        # the heads only.
+        width = qkv.shape[-1] // 3
         # Queries and keys stay side by side, so that one call turns both.
-        qk, v = self.qkv(x_BTD).split([2 * D, D], dim=-1)
+        qk, v = qkv.split([2 * width, width], dim=-1)
         qk_BTHK = self.rope(qk.unflatten(-1, (-1, self.d_head)), start)
         q_BHTK, k_BHTK = qk_BTHK.transpose(1, 2).chunk(2, dim=1)
         v_BHTK = v.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
