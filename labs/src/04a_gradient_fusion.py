@@ -156,8 +156,8 @@ print("\n".join(record.opening_lines()))
 # have any shape: some are transposed, one is a single number. Fill buckets in that order
 # with at most `capacity` *numbers*; a gradient that is larger has a bucket to itself. A
 # gradient is never cut: what does not fit begins the next bucket, and nothing is added to
-# the one before. For each bucket call `dist.all_reduce(flat)` once, with one flat tensor
-# and nothing else. It returns nothing, and leaves in `flat` the *sum* over all ranks, of
+# the one before. For each bucket call `dist.all_reduce` once, with one flat tensor and
+# nothing else. It returns nothing, and leaves in that tensor the *sum* over all ranks, of
 # which there are `dist.get_world_size()`. Write the mean back, in place, with
 # `g.copy_(...)`.
 
