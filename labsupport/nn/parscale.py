@@ -12,9 +12,10 @@ them counts:
 Source: Chen et al., "Parallel Scaling Law for Language Models", arXiv 2505.10475,
 section 2 and appendix A (eps = 0.1; the authors' code has 0.01 as its default).
 
-Shape suffixes: P streams, B sequences, R = P B rows (streams first: the rows of one
-stream are neighbours), T tokens, D width, H heads, K width of a head, M positions of a
-prefix, S = M + T positions that a query may see.
+Shape suffixes: P streams, B sequences, T tokens, D width, H heads, K width of a head, M
+positions of a prefix, S = M + T positions that a query may see, R rows. In attention
+there are R = P B rows, streams first, so that the rows of one stream are neighbours; in
+the sum over streams a row is a token, R = B T.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.stream_sum import EPS, MAX_STREAMS, stream_sum, stream_sum_reference
 from labsupport.errors import LabError
 from labsupport.nn.gpt import GPT, CausalSelfAttention, GPTConfig
 
-EPS = 0.1
-PREFIX_SPREAD = 0.5
-"""Standard deviation of a new prefix: about that of keys and values of a new model.
-Far below it the streams begin alike, and take long to differ."""
+PREFIX_SPREAD = 0.02
+"""Standard deviation of a new prefix, small as the authors' new weights are: streams
+begin nearly alike, and learn to differ. Larger ones disturb short trainings."""
 
 Aggregate = Callable[[Tensor, Tensor, float], Tensor]
 """As `aggregate_streams`."""
@@ -56,9 +57,16 @@ def stream_weights(logits_BTP: Tensor, eps: float = EPS) -> Tensor:
 
 
 def aggregate_streams(x_PBTD: Tensor, logits_BTP: Tensor, eps: float = EPS) -> Tensor:
-    """The weighted sum over streams, x_BTD (arXiv 2505.10475, section 2)."""
-    w_BTP = stream_weights(logits_BTP, eps)
-    return torch.einsum("btp,pbtd->btd", w_BTP.to(x_PBTD.dtype), x_PBTD)
+    """The weighted sum over streams, x_BTD (arXiv 2505.10475, section 2).
+
+    On a GPU it is the kernel of kernels/stream_sum.py, for up to eight streams.
+    """
+    x_PRD, logits_RP = x_PBTD.flatten(1, 2), logits_BTP.flatten(0, 1)
+    if x_PBTD.dtype == torch.float64 or len(x_PBTD) > MAX_STREAMS:
+        y_RD = stream_sum_reference(x_PRD, logits_RP, eps)  # the kernel has neither
+    else:
+        y_RD = stream_sum(x_PRD, logits_RP.float(), eps)
+    return y_RD.unflatten(0, x_PBTD.shape[1:3])
 
 
 def in_one_process(x_PBTD: Tensor) -> Tensor:

@@ -25,6 +25,9 @@ def model_and_batch(tied: bool = False) -> tuple[ParScale, torch.Tensor, torch.T
     torch.manual_seed(0)
     config = GPTConfig(**{**vars(CONFIG), "tied": tied})
     model = ParScale(config, P)
+    with torch.no_grad():  # so that streams differ, and the wrong one would show
+        for layer in model.prefix_attentions():
+            layer.prefix_2PHMK.mul_(30)
     return model, torch.randint(0, 50, (B, T)), torch.randint(0, 50, (B, T))
 
 
