@@ -554,11 +554,11 @@ print("\n".join(published.v3_lines()))
 # with 1F1B would wait for its experts' messages a fifth of the step: DualPipe was made to hide
 # them.
 #
-# A second check has no fitted number in it. Llama 3
+# In a second check nothing is fitted to what is foretold. Llama 3
 # ([2407.21783](https://arxiv.org/abs/2407.21783), table 4) doubled its GPUs for the same
-# batch, so half as many microbatches pass each pipeline. From its first row, how much
-# utilisation is lost in the second? That depends on how many stages a GPU has, which the
-# paper does not say.
+# batch, so half as many microbatches pass each pipeline. `reached` is fitted to the first
+# row; how much utilisation is lost in the second? That depends on how many stages a GPU
+# has, which the paper does not say.
 
 # %% id="llama" tags=["nbval-check-output"]
 print("\n".join(published.llama_lines()))
