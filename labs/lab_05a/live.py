@@ -31,9 +31,13 @@ from labs.lab_05a.exercises_core import (
     swiglu_on_ranks,
     zero_step,
 )
-from labs.lab_05a.opening import LIVE_PLANS, Budget, budget_of
+from labs.lab_05a.opening import (
+    LIVE_PLANS,
+    Budget,
+    budget_of,
+    fresh_model,
+)
 from labsupport.errors import LabError
-from labsupport.nn import GPT
 from labsupport.nn.gpt import SwiGLU
 from labsupport.settings import Scale
 from labsupport.tasks.corpus import Corpus
@@ -172,8 +176,7 @@ def train_on_axes(
             f"A hidden width of {plan.config.ffn_width} over {W} ranks: use a divisor "
             "of it."
         )
-    torch.manual_seed(seed)
-    model = GPT(plan.config)
+    model = fresh_model(scale, seed)
     for block in model.blocks:
         block.ffn = SwiGLUOnRanks(block.ffn, tensor, swiglu)  # type: ignore[arg-type]
     model.to(device)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from labs.lab_05a.adam import Adam
@@ -101,6 +102,35 @@ def mb(size: float) -> str:
     return f"{size / 1e6:.3g} MB"
 
 
+def fresh_model(
+    scale: Scale, seed: int, device: torch.device | str = "cpu"
+) -> GPT:
+    """The model of this lab's trainings, the same on all ranks."""
+    torch.manual_seed(seed)
+    return GPT(LIVE_PLANS[scale].config).to(device)
+
+
+def first_batch(
+    scale: Scale,
+    seed: int,
+    device: torch.device | str = "cpu",
+    rank: int = 0,
+    world: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """Tokens_BT and targets_BT of step 0; a rank's rows of them, if asked for."""
+    plan = LIVE_PLANS[scale]
+    tokens_BT, targets_BT = Corpus.load().batch(
+        "train",
+        0,
+        batch_size=plan.batch_size,
+        length=plan.length,
+        seed=seed,
+        rank=rank,
+        world=world,
+    )
+    return tokens_BT.to(device), targets_BT.to(device)
+
+
 def data_parallel_step(
     dist: Any,
     scale: Scale,
@@ -120,27 +150,17 @@ def data_parallel_step(
     Raises:
         LabError: something does not fit. What comes after it is not done.
     """
-    plan = LIVE_PLANS[scale]
-    torch.manual_seed(seed)
-    model = GPT(plan.config).to(device)
+    model = fresh_model(scale, seed, device)
     weights_P = parameters_to_vector(model.parameters()).detach()
     budget.hold("weights", 4 * len(weights_P))
-    tokens_BT, targets_BT = Corpus.load().batch(
-        "train",
-        0,
-        batch_size=plan.batch_size,
-        length=plan.length,
-        seed=seed,
-        rank=dist.get_rank(),
-        world=dist.get_world_size(),
-    )
-    loss = model.loss(tokens_BT.to(device), targets_BT.to(device))
+    rank, W = dist.get_rank(), dist.get_world_size()
+    loss = model.loss(*first_batch(scale, seed, device, rank, W))
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     gradient_P = parameters_to_vector(gradients)
     budget.hold("gradients", 4 * len(gradient_P))
     dist.all_reduce(gradient_P)
     budget.hold("Adam's means", 2 * 4 * len(weights_P))
-    Adam(plan.lr)(weights_P, gradient_P / dist.get_world_size())
+    Adam(LIVE_PLANS[scale].lr)(weights_P, gradient_P / W)
 
 
 ARRANGEMENTS = (

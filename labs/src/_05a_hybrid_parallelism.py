@@ -554,11 +554,11 @@ print("\n".join(published.v3_lines()))
 # with 1F1B would wait for its experts' messages a fifth of the step: DualPipe was made to hide
 # them.
 #
-# A second check has no fitted number in it. Llama 3
+# In a second check nothing is fitted to what is foretold. Llama 3
 # ([2407.21783](https://arxiv.org/abs/2407.21783), table 4) doubled its GPUs for the same
-# batch, so half as many microbatches pass each pipeline. From its first row, how much
-# utilisation is lost in the second? That depends on how many stages a GPU has, which the
-# paper does not say.
+# batch, so half as many microbatches pass each pipeline. `reached` is fitted to the first
+# row; how much utilisation is lost in the second? That depends on how many stages a GPU
+# has, which the paper does not say.
 
 # %% id="llama" tags=["nbval-check-output"]
 print("\n".join(published.llama_lines()))
@@ -570,49 +570,68 @@ print("\n".join(published.llama_lines()))
 # ## Do the claims hold? (98 – 114 min)
 #
 # Five sentences of the article. It gives numbers for none, so each rule, written before
-# the runs, says what we take the sentence to mean. All runs: four ranks on two cores, a
-# GPT of RECORD: size, PyTorch's own engine (DDP, FSDP, DTensor, pipelining), which the deep
-# parts show.
+# the runs, says what we take the sentence to mean. All runs are on two CPU cores, with
+# PyTorch's own engine (DDP, FSDP, DTensor, pipelining), three seeds each.
 #
-# **First: is it one training?** Every layout of four ranks, against one process. The gap
-# is the largest difference of a gradient; *held* is what the fullest rank keeps from step to
-# step, beside the formula's; *sent* is what all ranks sent in a step.
+# **First: is it one training?** A GPT of 1.9 million weights in every layout of four
+# ranks. *Replicate* are copies, *shard* is FSDP; what is kept gathered is not gathered
+# again for the backward. *MB held*: weights, gradients and Adam's means on the fullest rank,
+# counted, and by formula. *MB sent*: of one rank in a forward and a backward, counted as
+# the textbook's algorithms send it, and by formula. *Left*: what really went through the
+# rank's sockets.
 
 # %% id="layouts-record" tags=["nbval-check-output"]
 print("\n".join(record.layout_lines()))
+print(record.same_loss_words())
 
 # %% [markdown] id="layouts-after"
-# RECORD: one concluding sentence: all layouts compute the same, and they differ in what a
-# rank holds and sends; gloo's reduce-scatter sends twice what a ring would.
+# RECORD: one concluding sentence: all layouts compute the same, and differ in what a rank
+# holds and sends; where *left* exceeds *sent*, gloo's reduce-scatter is at work, which
+# sends twice what a ring would.
 #
-# **Choosing a layout.** A model of a step's time was fitted to RECORD: which runs. It ranks
-# all layouts; the three that it likes best are run. Left its order, right the measured
-# one:
+# **Can one know which is fastest?** A model of a step's time was fitted to the same ranks:
+# how long one row and many rows take, how long messages of several sizes take. Then all
+# layouts were run. In the order in which the model likes them:
 
 # %% id="search-record" tags=["nbval-check-output"]
 print("\n".join(record.search_lines()))
+print()
+print("\n".join(record.order_lines()))
+
+# %% id="search-view" tags=["nbval-ignore-output"]
+view = record.predict_view()
+show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="switch-text"
+# *Order* is Spearman's correlation of predicted and measured places: 1 is the same order.
+# The last column: run the three that the model likes best, keep the fastest of them; how
+# much slower is it than the fastest of all? RECORD: one concluding sentence.
+#
 # **hyb-switch: "Work moves between data and model parallelism, depending on the phase of
-# training."** When would that pay? When the work changes: here short sequences first,
-# long ones later. After half of the steps the training moves from RECORD: layout to
-# RECORD: layout, through a checkpoint that holds Adam's means, too. The time for that is
-# charged. Beside it: staying with either layout.
+# training."** That could pay where the work changes. So here sequences grow, from 32 to
+# 128 bytes, after half of the steps. What does a rank send in a step? Four *copies* send
+# their gradients, 5.9 MB, whatever the sequences. A model *cut* along a tensor axis of
+# four sends activations: 2.4 MB while sequences are short, 9.4 MB when they are long. So a
+# training might begin cut and go on as copies. The links have 200 Mbit/s, where bytes
+# count. The switch goes through a checkpoint with Adam's means, and its time is charged.
+# *Loss gap* is the largest difference to copies all along, over all steps and seeds.
 
 # %% id="switch-record" tags=["nbval-check-output"]
-print("\n".join(record.switch_lines()))
+for link in record.LINKS:
+    print("\n".join(record.switch_lines(link)))
+    print()
 
 # %% id="switch-view" tags=["nbval-ignore-output"]
 view = record.switch_view()
 show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="sync-text"
-# RECORD: one concluding sentence on the switch: loss goes on as if nothing had happened;
-# whether it pays.
+# RECORD: one concluding sentence on the switch: the loss goes on as if nothing had
+# happened; whether it pays.
 #
-# **hyb-sync: "Gradients are synchronised in an optimised way."** One message for each
-# gradient, all in one message after the backward, buckets during it (DDP), and parts
-# (FSDP), at equal losses:
+# **hyb-sync: "Gradients are synchronised in an optimised way."** Two copies, and five ways
+# to sum the same gradients. In the last two the rows are computed in four pieces; DDP sums
+# after each, or, told to wait (`no_sync`), after the last.
 
 # %% id="sync-record" tags=["nbval-check-output"]
 print("\n".join(record.sync_lines()))
@@ -621,9 +640,10 @@ print("\n".join(record.sync_lines()))
 # RECORD: one concluding sentence on synchronisation.
 #
 # **hyb-share: "Parameters are shared in a way that saves memory."** The word has two
-# meanings. *Shared out*: each rank keeps a part (ZeRO, FSDP). *Shared*: two layers are one
-# and the same matrix (tied), which changes the model. What each saves, and what it costs
-# in loss:
+# meanings. *Shared out*: each rank keeps a part (FSDP's shards), and the model stays as it
+# is. *Shared*: embedding and output layer are one and the same matrix ("tied"), which makes
+# another model. Two ranks, a GPT of 0.13 million weights; each row at the learning rate,
+# of three, that suits it best.
 
 # %% id="share-record" tags=["nbval-check-output"]
 print("\n".join(record.share_lines()))
@@ -632,15 +652,17 @@ print("\n".join(record.share_lines()))
 # RECORD: one concluding sentence on sharing.
 #
 # **hyb-balance: "Load is balanced dynamically across nodes"**, and **hyb-batch: "The batch
-# size adapts to the resources at hand."** [Lab 04b](04b_landscape_and_resources.ipynb)
-# builds both: batches for unequal ranks, and a batch that follows the gradient noise
-# scale. RECORD: what 05a adds to it (a slow rank in a grid of 2 × 2?).
+# size adapts to the resources at hand."** Both were built and measured in
+# [lab 04b](04b_landscape_and_resources.ipynb). Its records, once more. *Waiting* is the
+# mean share of a step in which a rank waits for the other.
 
 # %% id="balance-record" tags=["nbval-check-output"]
 print("\n".join(record.balance_lines()))
-
-# %% id="batch-record" tags=["nbval-check-output"]
+print()
 print("\n".join(record.batch_lines()))
+
+# %% [markdown] id="balance-after"
+# RECORD: one concluding sentence on each.
 
 # %% id="origins" tags=["nbval-ignore-output"]
 for name in record.EXPERIMENTS:
@@ -841,47 +863,102 @@ for limit_gb in (80, 40, 24):
     print(f"{limit_gb} GB: {len(found)} of 10 layouts; ", end="")
     print(f"most data ranks: {found[-1]}")
 
-# %% [markdown] id="engine-text"
-# ## The same on PyTorch's engine · 15 minutes
+# %% [markdown] id="torch-text"
+# ## The same by PyTorch's own functions · 12 minutes
 #
-# Nobody trains with the functions of 5.1 to 5.3. PyTorch has the same cuts, composed:
-# `DistributedDataParallel` and `fully_shard` (FSDP) along the data axis, `parallelize_module`
-# with column- and row-wise styles along the tensor axis, `torch.distributed.pipelining` for
-# the rest, and a **device mesh**, the grid of ranks with a name for each axis. The course
-# puts them together in
-# [labsupport/distributed/parallel](../labsupport/distributed/parallel/__init__.py).
+# Nobody trains with the functions of 5.1 to 5.3. PyTorch has the same cuts. A **device
+# mesh** is the grid of ranks, with a name for each axis. `parallelize_module` cuts layers
+# along one of them: `ColwiseParallel` is your columns, `RowwiseParallel` your rows.
+# `fully_shard` is FSDP: ZeRO-3 along another. Both leave weights as `DTensor`s, which know
+# the whole of which they hold a part.
 #
-# One step of a GPT on four ranks in five layouts, against one process:
+# The model of the opening on 2 × 2 ranks, one backward. (A warning is kept quiet:
+# `full_tensor` gathers in two steps, and only the comparison needs it.)
 
-# %% id="engine" tags=["nbval-ignore-output"]
-# %%torchrun --nproc 4 --name engine --push chosen,seed
-import torch
+# %% id="torch-cut" tags=["nbval-ignore-output"]
+import logging
+
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import parallel as tp
+
+
+def cut(model, mesh):
+    """Feed-forward layers along one axis, everything along the other."""
+    column, row = tp.ColwiseParallel(), tp.RowwiseParallel()
+    plan = {"gate": column, "up": column, "down": row}
+    for block in model.blocks:
+        tp.parallelize_module(block.ffn, mesh["tensor"], plan)
+        fully_shard(block, mesh=mesh["data"])
+    fully_shard(model, mesh=mesh["data"])
+
+
+def largest_gap(model, alone):
+    """Of the gradients of two models with the same weights."""
+    logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)
+    pairs = zip(model.parameters(), alone.parameters(), strict=True)
+    gaps = [(p.grad.full_tensor() - q.grad).abs().max() for p, q in pairs]
+    return max(gaps).item()
+
+
+# %% id="torch" tags=["nbval-ignore-output"]
+# %%torchrun --nproc 4 --name grid --push cut,largest_gap,chosen,seed
 import torch.distributed as dist
+import torch.nn.functional as F
+from torch.distributed.device_mesh import init_device_mesh
 
-from labs.lab_05a.layout_runs import compare_with_one_process
-from labsupport.distributed.parallel.layout import Layout
+from labs.lab_05a.opening import first_batch, fresh_model
 
-torch.set_num_threads(1)
 dist.init_process_group(backend())
-for name, layout in {
-    "copies": Layout(replicate=4),
-    "shards": Layout(shard=4),
-    "tensor": Layout(tensor=4),
-    "shards x tensor": Layout(shard=2, tensor=2),
-    "pipeline x tensor": Layout(pipeline=2, tensor=2, microbatches=4),
-}.items():
-    found = compare_with_one_process(layout, chosen, seed, device())
-    share(name, found)
-    if dist.get_rank() == 0:
-        print(f"{name:18} gap {found['gap']:.1e}, holds {found['held']:,} B")
+names = ("data", "tensor")
+mesh = init_device_mesh(device().type, (2, 2), mesh_dim_names=names)
+model, alone = (fresh_model(chosen, seed, device()) for _ in range(2))
+cut(model, mesh)
+tokens, targets = first_batch(chosen, seed, device())
+d = mesh.get_local_rank("data")
+with count_traffic() as moved:
+    logits = model(tokens.chunk(2)[d]).flatten(0, 1)
+    F.cross_entropy(logits, targets.chunk(2)[d].flatten()).backward()
+alone.loss(tokens, targets).backward()
+share("gap", largest_gap(model, alone))
+share("held", sum(p.to_local().numel() for p in model.parameters()))
+kinds = ("all_reduce", "all_gather_single", "reduce_scatter_single")
+share("calls", {kind: moved[kind].calls for kind in kinds})
 
-# %% id="engine-check" tags=["nbval-check-output"]
-names = ("copies", "shards", "tensor", "shards x tensor", "pipeline x tensor")
-for name in names:
-    gaps = [getattr(engine[rank], name)["gap"] for rank in range(4)]
-    print(f"{name:18} as one process to 1e-5: {max(gaps) < 1e-5}")
+# %% id="torch-check" tags=["nbval-check-output"]
+layers, every = config.n_layers, [grid[rank] for rank in range(4)]
+print(f"gradients of one process: {max(e.gap for e in every) < 1e-5}")
+calls = every[0].calls
+print(f"all_reduces a layer: {calls['all_reduce'] / layers:g}")
+gathers = calls["all_gather_single"] - 1
+print(f"blocks gathered, forward and back: {gathers / layers:g} times")
+
+# %% [markdown] id="torch-after"
+# Three all_reduces a layer, where yours has two. On the way back `gate` and `up` each sum
+# their gradient of the input, and then the two are added. (In 5.1 that was the last of the
+# known mistakes.) Whoever turns the layer's input into a DTensor first, once for both,
+# with `PrepareModuleInput`, saves a message. PyTorch composes; what it sends is still
+# yours to count.
+#
+# ## All layouts on one engine · 10 minutes
+#
+# [labsupport/distributed/parallel](../labsupport/distributed/parallel/__init__.py) puts
+# DDP, FSDP, tensor parallelism, PyTorch's pipelines and an expert axis behind one
+# `Layout`. What every layout sends and holds was in the core's table. Here is how: calls
+# in a forward and a backward, on rank 0.
+
+# %% id="collectives-record" tags=["nbval-check-output"]
+print("\n".join(record.collective_lines()))
+
+# %% [markdown] id="schedules-record-text"
+# And PyTorch's schedules on two ranks: milliseconds of a step, and the share of waiting
+# that the formula foretells. *One process* is the same training without a pipeline.
+
+# %% id="schedules-record" tags=["nbval-check-output"]
+print("\n".join(record.schedule_lines()))
 
 # %% [markdown] id="phase-text"
+# RECORD: one concluding sentence on schedules.
+#
 # ## A switch in the middle · 10 minutes
 #
 # How does a training move from one layout to another? Through a checkpoint in which
@@ -891,26 +968,30 @@ for name in names:
 # checkpoint gets its name only when all of it is on the disk, so a rank lost in between
 # leaves the old one whole.
 #
-# Four copies for half of the steps, then 2 × 2 (copies and tensor); beside it the same
-# steps without a switch:
+# Four copies all along; then the same training, which begins cut over a tensor axis of
+# four and goes on as copies after half of its steps:
 
 # %% id="phase" tags=["nbval-ignore-output"]
 # %%torchrun --nproc 4 --name phase --push chosen,seed
 import torch
 import torch.distributed as dist
 
-from labs.lab_05a.switch_runs import with_and_without_switch
+from labs.lab_05a.switch_runs import switch_rank
 
 torch.set_num_threads(1)
 dist.init_process_group(backend())
-found = with_and_without_switch(chosen, seed, device())
-share("found", found)
-if dist.get_rank() == 0:
-    print(f"largest gap of the loss: {found['gap']:.1e}")
-    print(f"the switch took {found['seconds']:.2f} s")
+for arm in ("copies", "cut_to_copies"):
+    found = switch_rank(arm, seed, chosen, dist, device())
+    share(arm, found)
+    if dist.get_rank() == 0:
+        print(f"{arm:14} ends at {found['last']:.4f}, ", end="")
+        print(f"the switch took {found['switch_s']:.2f} s")
 
 # %% id="phase-check" tags=["nbval-check-output"]
-print(f"losses as without a switch to 1e-5: {phase[0].found['gap'] < 1e-5}")
+both = (phase[0].copies["loss"], phase[0].cut_to_copies["loss"])
+gap = max(abs(a - b) for a, b in zip(*both, strict=True))
+print(f"losses as without a switch to 1e-4: {gap < 1e-4}")
+print(f"a checkpoint was written: {phase[0].cut_to_copies['written'] > 0}")
 
 # %% [markdown] id="experts-text"
 # ## One more axis: experts · 5 minutes
