@@ -23,6 +23,7 @@ from labsupport.distributed.parallel.memory import (
 )
 from labsupport.distributed.parallel.mesh import build_mesh
 from labsupport.distributed.parallel.optimizer import clip_gradients, make_adamw
+from labsupport.distributed.parallel.synchronise import WAYS, Copies
 from labsupport.distributed.traffic import count_traffic
 from labsupport.nn import GPT, GPTConfig, MixtureOfExperts
 from labsupport.train import Recipe
@@ -179,8 +180,27 @@ def wire_all() -> dict[str, Any]:
     return {
         "wire": {str(layout): wire(layout) for layout in ON_THE_WIRE},
         "registered": registered(),
+        "ways": ways(),
         "buckets": {cap: buckets(cap) for cap in (0.02, 0.1, 1.0)},
     }
+
+
+def ways() -> dict[str, list[float]]:
+    """How far each way to sum gradients is from one process: loss, gradients."""
+    tokens_BT, targets_BT = make_batch()
+    whole = make_model(Layout())
+    wanted = whole.loss(tokens_BT, targets_BT)
+    wanted.backward()
+    rank, W = dist.get_rank(), dist.get_world_size()
+    found = {}
+    for way in WAYS:
+        copies = Copies(make_model(Layout()), way, bucket_cap_mb=0.01)
+        loss = copies.backward(tokens_BT.chunk(W)[rank], targets_BT.chunk(W)[rank])
+        dist.all_reduce(loss)
+        pairs = zip(copies.weights, whole.parameters(), strict=True)
+        gap = max(apart(p.grad, q.grad) for p, q in pairs if p.grad is not None)
+        found[way] = [abs(loss.item() / W - wanted.item()), gap]
+    return found
 
 
 def registered() -> dict[bool, list[int]]:

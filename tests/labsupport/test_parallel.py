@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from labsupport.distributed.parallel.synchronise import WAYS
 from tests.labsupport.conftest import Parts
 from tests.labsupport.parallel_ranks import ON_THE_WIRE, layouts_to_try
 
@@ -99,6 +100,14 @@ def test_ddps_buckets_are_the_formulas(parallel: Parts) -> None:
             assert sizes == formula
         assert len(rank["buckets"][0.02][0]) > len(rank["buckets"][0.1][0]) > 1
         assert len(rank["buckets"][1.0][0]) == 1
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_sum_gradients_gives_the_same(parallel: Parts, way: str) -> None:
+    for rank in parallel.ranks("wire", 4):
+        loss, gradient = rank["ways"][way]
+        assert loss < 1e-5
+        assert gradient < 1e-5
 
 
 def test_every_axis_and_schedule_was_tried() -> None:

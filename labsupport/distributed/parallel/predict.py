@@ -5,7 +5,9 @@
     compute        m (a s + c b w)    b rows a microbatch, w the rank's share of the
                                       model's multiplications, s of its blocks
     pauses         (p - 1) pause compute / m      the schedule's bubble
-    communication  steps x alpha + bytes / beta   of the messages in expected.py
+    communication  steps x alpha + bytes / beta   of the messages in expected.py, and
+                                      of two single numbers: the loss, and the length of
+                                      the gradient
     update         u x the rank's share of the numbers
 
 a and c are fitted to times of the whole model on few and on many rows, while all ranks
@@ -23,7 +25,7 @@ from dataclasses import dataclass
 
 from labsupport.distributed.balance import StepCost
 from labsupport.distributed.link_fit import Link
-from labsupport.distributed.parallel.expected import expected_messages
+from labsupport.distributed.parallel.expected import Message, expected_messages
 from labsupport.distributed.parallel.layout import Layout
 from labsupport.distributed.parallel.memory import (
     block_numbers,
@@ -103,6 +105,8 @@ def _predict_rank(
     if layout.pipeline > 1:
         pause = (layout.pipeline - 1) * SCHEDULES[layout.schedule].pause
     messages = expected_messages(layout, config, rows, length, pipeline=place)
+    if layout.world > 1:
+        messages.append(Message("all_reduce", 4, layout.world, calls=2))
     sent = sum(each.sent_by_gloo if costs.gloo else each.sent for each in messages)
     numbers = numbers_on_rank(layout, config, place) / numbers_on_rank(Layout(), config)
     return Predicted(
