@@ -6,15 +6,19 @@ import json
 import numpy as np
 import pytest
 
+from labsupport.build.names import lab_names
 from labsupport.claims.record import Experiment, experiments_of
 from labsupport.claims.spread import recorded_band
 from labsupport.paths import LABS, MEASUREMENTS
 from labsupport.train.windows import window_means
 
+BUILT = {name.split("_")[0] for name in lab_names()}
 RECORDED_LABS = [
-    folder.name.removeprefix("lab_")
+    number
     for folder in sorted(LABS.glob("lab_*"))
     if (folder / "experiments.py").exists()
+    # A draft's records are still to come.
+    and (number := folder.name.removeprefix("lab_")) in BUILT
 ]
 EXPERIMENTS = [each for lab in RECORDED_LABS for each in experiments_of(lab)]
 
