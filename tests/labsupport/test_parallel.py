@@ -8,7 +8,7 @@ from labsupport.distributed.parallel.synchronise import WAYS
 from tests.labsupport.conftest import Parts
 from tests.labsupport.parallel_ranks import ON_THE_WIRE, layouts_to_try
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
 
 TRIED = [
