@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -21,38 +22,37 @@ def divisors(n: int) -> list[int]:
 
 
 def axes(
-    model: Model, cluster: Cluster
+    model: Model, gpus: int, per_node: int
 ) -> Iterator[tuple[int, int, int, int]]:
     """Every legal (data, tensor, pipeline, expert)."""
     experts = model.experts.count if model.experts else 1
-    for t in divisors(cluster.per_node):
-        for p in divisors(cluster.gpus):
-            if model.heads % t or p > model.layers or cluster.gpus % (t * p):
+    for t in divisors(per_node):
+        for p in divisors(gpus):
+            if model.heads % t or p > model.layers or gpus % (t * p):
                 continue
-            d = cluster.gpus // (t * p)
+            d = gpus // (t * p)
             for e in divisors(experts):
                 if (d * t) % e == 0:
                     yield d, t, p, e
 
 
-def every_layout(
-    model: Model, cluster: Cluster, schedule: str = "1F1B"
-) -> Layout:
-    """All legal layouts as arrays.
+@cache
+def every_layout(model: Model, gpus: int, per_node: int = 8) -> Layout:
+    """All legal layouts as arrays, with 1F1B for the pipeline.
 
     With a pipeline ZeRO-3 is left out: it would gather all weights anew for every
     microbatch.
     """
     rows = [
         (*four, zero, samples, recompute)
-        for four in axes(model, cluster)
+        for four in axes(model, gpus, per_node)
         for zero in range(4)
         if not (zero == 3 and four[2] > 1)
         for samples in SAMPLES
         for recompute in (0, 1)
     ]
     *numbers, recompute = np.array(rows).T
-    return Layout(*numbers, recompute=recompute > 0, schedule=schedule)
+    return Layout(*numbers, recompute=recompute > 0)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def search(
     precision: Precision = MIXED,
 ) -> Search:
     """Judge every legal layout."""
-    layouts = every_layout(model, cluster, schedule)
+    layouts = every_layout(model, cluster.gpus, cluster.per_node)
+    layouts = replace(layouts, schedule=schedule)
     judged = plan(model, cluster, layouts, batch, precision)
     good = np.flatnonzero(judged.why_not == 0)
     order = good[np.lexsort((judged.memory[good], judged.step[good]))]
