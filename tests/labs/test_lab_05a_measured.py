@@ -6,7 +6,13 @@ import pytest
 
 from labs.lab_05a.planner import Layout, plan
 from labs.lab_05a.planner_inputs import FLOAT32, Cluster, gpt_model
+from labsupport.build.names import lab_names
 from labsupport.claims.record import load_record
+
+pytestmark = pytest.mark.skipif(
+    not any(name.startswith("05a") for name in lab_names()),
+    reason="lab 05a is a draft: its records are still to come",
+)
 
 plans = pytest.importorskip(
     "labs.lab_05a.plan", reason="the engine's experiments are on another branch"

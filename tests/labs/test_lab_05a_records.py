@@ -12,9 +12,15 @@ from labs.lab_05a.plan import (
     SWITCH_ARMS,
     SWITCH_PLANS,
 )
+from labsupport.build.names import lab_names
 from labsupport.claims.record import load_record
 from labsupport.distributed.parallel.layout import check
 from labsupport.nn import GPT
+
+pytestmark = pytest.mark.skipif(
+    not any(name.startswith("05a") for name in lab_names()),
+    reason="lab 05a is a draft: its records are still to come",
+)
 
 
 def rows(name):

@@ -12,11 +12,17 @@ from labs.lab_05b import experiments
 from labs.lab_05b import record_tables as tables
 from labs.lab_05b.arms import ARMS, NAMES, TUNED
 from labs.lab_05b.plan import RATES, REPORTING
+from labsupport.build.names import lab_names
 from labsupport.claims import load_claim
 from labsupport.claims.record import load_record
 from labsupport.claims.rows import pick
 from labsupport.claims.verdict import judge
 from labsupport.errors import LabError
+
+pytestmark = pytest.mark.skipif(
+    not any(name.startswith("05b") for name in lab_names()),
+    reason="lab 05b is a draft: its records are still to come",
+)
 
 
 @pytest.fixture(autouse=True)
