@@ -78,9 +78,7 @@ class Fit:
 
     def loss(self, N: float, P: int) -> float:
         """What the law expects of N billion parameters and P streams."""
-        law_4 = torch.tensor([self.E, self.A, self.alpha, self.k])
-        sizes = torch.tensor([[float(N)], [float(P)]], dtype=torch.float64)
-        return predict(law_4, *sizes).item()
+        return self.E + (self.A / self.effective(N, P)) ** self.alpha
 
     def effective(self, N: float, P: int) -> float:
         """The plain model with the same expected loss: N (k ln P + 1)."""

@@ -83,8 +83,11 @@ def test_the_refit(fits, corpus, E, A, alpha, k, r2, by_law, by_curve):
     billions = [shape.parameters() / 1e9 for shape in SHAPES]
     found = plain_size(LOSSES[corpus][8][3], billions, LOSSES[corpus][1])
     assert found == pytest.approx(by_curve, abs=0.005)
-    # The law agrees with itself: the plain model of that size has that loss.
+    # The law agrees with itself: written out, and in the plain model of equal loss.
     assert fit.loss(own, 8) == pytest.approx(fit.loss(fit.effective(own, 8), 1))
+    law_4 = torch.tensor([fit.E, fit.A, fit.alpha, fit.k], dtype=torch.float64)
+    sizes = torch.tensor([[own], [8.0]], dtype=torch.float64)
+    assert fit.loss(own, 8) == pytest.approx(predict(law_4, *sizes).item())
 
 
 @pytest.mark.parametrize(
