@@ -67,6 +67,7 @@ def test_a_right_solution_is_what_trains_also_on_the_ranks(monkeypatch, tmp_path
 
 @pytest.mark.notebook
 @pytest.mark.distributed
+@pytest.mark.slow
 def test_a_wrong_solution_falls_back_with_its_badge(monkeypatch, tmp_path):
     shown = run(WRONG, monkeypatch, tmp_path)
     assert "yours failed its check, using ours" in shown["exercise-0-1"]

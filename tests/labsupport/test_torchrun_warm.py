@@ -71,6 +71,7 @@ def test_forked_ranks_are_like_new_processes(
     assert list((notebook.home / "below").iterdir()) == [], "temporary folders are gone"
 
 
+@pytest.mark.slow
 def test_a_new_server_when_it_is_asked_for_or_needed(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +151,7 @@ share("x", step(x))
     assert capfd.readouterr().out == "", "a failed cell has said that its ranks ended"
 
 
+@pytest.mark.slow
 def test_kept_ranks_that_cannot_go_on(
     notebook: Notebook, capfd: pytest.CaptureFixture[str]
 ) -> None:
