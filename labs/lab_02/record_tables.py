@@ -19,7 +19,13 @@ from labs.lab_02.experiments import (
 )
 from labs.lab_02.toy_runs import NAMES
 from labsupport.claims.ledger import verdict_lines as ledger_lines
-from labsupport.claims.rows import Row, pick, record_rows, recorded_on
+from labsupport.claims.rows import (
+    Row,
+    median_words,
+    pick,
+    record_rows,
+    recorded_on,
+)
 from labsupport.explore import View, small_print
 from labsupport.explore.style import COLOURS, RECORDED
 
@@ -39,16 +45,9 @@ def caption(experiment: str) -> str:
     return recorded_on(rows_of(experiment))
 
 
-def spread(rows: list[Row], metric: str) -> tuple[float, float, float]:
-    """Lowest, median and highest."""
-    values = sorted(row[metric] for row in rows)
-    return values[0], statistics.median(values), values[-1]
-
-
 def words(rows: list[Row], metric: str, digits: int = 3) -> str:
     """ "0.054 (0.053 - 0.056)"."""
-    low, middle, high = spread(rows, metric)
-    return f"{middle:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
+    return median_words([row[metric] for row in rows], digits)
 
 
 def opening_lines() -> list[str]:

@@ -17,7 +17,14 @@ from labs.lab_03 import (
     wire_sums,
 )
 from labsupport.claims.ledger import verdict_lines as ledger_lines
-from labsupport.claims.rows import Row, pick, record_rows, recorded_on
+from labsupport.claims.rows import (
+    Row,
+    median_words,
+    paired,
+    pick,
+    record_rows,
+    recorded_on,
+)
 from labsupport.claims.verdict import confidence
 from labsupport.explore import View, small_print
 from labsupport.explore.style import COLOURS
@@ -34,17 +41,17 @@ def caption(experiment: str) -> str:
 
 def words(rows: list[Row], metric: str) -> str:
     """ "2.089 (2.083 - 2.095)": median, lowest and highest."""
-    values = [row[metric] for row in rows]
-    return f"{statistics.median(values):.3f} ({min(values):.3f} - {max(values):.3f})"
+    return median_words([row[metric] for row in rows])
 
 
 def gaps(rows: list[Row], arm: str, baseline: str = "bf16") -> list[float]:
     """Validation loss over the baseline's of the same seed, minus 1."""
-    found = []
-    for row in pick(rows, arm=arm):
-        (other,) = pick(rows, arm=baseline, seed=row["seed"])
-        found.append(row["validation"] / other["validation"] - 1)
-    return found
+    return paired(
+        rows,
+        arm,
+        baseline,
+        lambda row, other: row["validation"] / other["validation"] - 1,
+    )
 
 
 def gap_words(found: list[float]) -> str:

@@ -22,7 +22,7 @@ from labsupport.exercise.check import (
     expect_close,
     show_values,
 )
-from labsupport.exercise.practice import on_ranks
+from labsupport.exercise.practice import counted
 
 Arguments = tuple[Any, ...]
 Candidate = Callable[..., Any]
@@ -33,90 +33,19 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-class CountedDist:
-    """A practice rank's `dist` that notes how many numbers each all_reduce takes.
-
-    Attributes:
-        sizes: of this rank's messages, in order.
-    """
-
-    def __init__(self, dist: Any) -> None:
-        self._dist = dist
-        self.sizes: list[int] = []
-
-    def all_reduce(self, tensor: Tensor) -> None:
-        self.sizes.append(tensor.numel())
-        self._dist.all_reduce(tensor)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._dist, name)
-
-
 def on_counted_ranks(
     function: Candidate, *arguments: Sequence[Any]
 ) -> tuple[list[Any], Tensor]:
-    """Call a function on practice ranks, and count its messages.
-
-    Args:
-        function: takes one entry of each argument, then `dist`.
-        arguments: each has one entry for every rank.
-
-    Returns:
-        Each rank's result, and the sizes of the messages, size_B.
-
-    Raises:
-        CheckFailed: ranks do not send the same messages in the same order, or what
-            `on_ranks` refuses.
-    """
-    counted: dict[int, CountedDist] = {}
-
-    def work(*own: Any) -> Any:
-        *entries, dist = own
-        counted[dist.get_rank()] = CountedDist(dist)
-        return function(*entries, counted[dist.get_rank()])
-
-    try:
-        results = on_ranks(work, *arguments)
-    except Exception as error:
-        # Ranks whose messages differ end in some error. What differs says more.
-        stuck = isinstance(error, CheckFailed)
-        expect_same_messages([d.sizes for d in counted.values()], stuck)
-        raise
-    return results, torch.tensor(counted[0].sizes)
-
-
-def expect_same_messages(sizes: list[list[int]], count_too: bool) -> None:
-    """Fail if ranks sent different messages.
-
-    Args:
-        sizes: of each rank's messages.
-        count_too: whether their number matters, too. Ranks that an error stopped
-            early have sent fewer.
-
-    Raises:
-        CheckFailed: they did.
-    """
-    for rank, others in enumerate(sizes):
-        pairs = list(zip(sizes[0], others, strict=False))
-        counts_differ = count_too and len(others) != len(sizes[0])
-        if counts_differ or any(a != b for a, b in pairs):
-            raise CheckFailed(
-                "the same messages in the same order on all ranks",
-                f"{messages(sizes[0])} on rank 0, {messages(others)} on rank {rank}",
-            )
-
-
-def in_words(numbers: Sequence[int]) -> str:
-    """3, 4 and 5."""
-    texts = [str(number) for number in numbers]
-    if len(texts) == 1:
-        return texts[0]
-    return f"{', '.join(texts[:-1])} and {texts[-1]}"
+    """Each rank's result, and the sizes of the messages, size_B; see counted.py."""
+    results, calls = counted.on_counted_ranks(function, *arguments)
+    return results, torch.tensor([call.numbers for call in calls])
 
 
 def messages(sizes: Sequence[int]) -> str:
     """Messages of size 3, 4 and 5."""
-    return f"messages of size {in_words(sizes)}" if sizes else "no message"
+    return counted.calls_in_words(
+        [counted.Call("all_reduce", size) for size in sizes]
+    )
 
 
 # --- 4.1 average gradients ---------------------------------------------------
@@ -240,7 +169,7 @@ def average_messages(candidate: Candidate) -> None:
         gradients_WG, capacity = case
         _, size_B = candidate(*case)
         if size_B.tolist() != wanted:
-            numbers = in_words([g.numel() for g in gradients_WG[0]])
+            numbers = counted.listed([g.numel() for g in gradients_WG[0]])
             raise CheckFailed(
                 f"{messages(wanted)} for gradients of {numbers} numbers, capacity "
                 f"{capacity}",

@@ -15,14 +15,22 @@ from labs.lab_04a.methods import ARMS, COMPARED, MEET_EVERY, arm_of
 from labs.lab_04a.plan import HELD_OUT, LINKS
 from labsupport.claims.claim import load_claim
 from labsupport.claims.ledger import ledger
-from labsupport.claims.rows import Row, pick, record_rows, recorded_on
-from labsupport.claims.verdict import confidence
+from labsupport.claims.rows import (
+    Row,
+    gap_words,
+    median_words,
+    pick,
+    record_rows,
+    recorded_on,
+)
+from labsupport.claims.rows import gaps as seed_gaps
 from labsupport.distributed.link_fit import Link, fit_link
 from labsupport.explore import View, small_print
 from labsupport.explore.style import COLOURS
 
 CLAIMS = ("agf-traffic", "agf-time", "agf-cost", "agf-steps", "agf-scale")
 rows_of = partial(record_rows, "04a")
+gaps = partial(seed_gaps, baseline="ddp")
 
 
 def verdict_lines() -> list[str]:
@@ -46,25 +54,7 @@ def words(rows: list[Row], metric: str, digits: int = 3) -> str:
     values = [row[metric] for row in rows if row[metric] is not None]
     if not values:
         return "never"
-    return (
-        f"{statistics.median(values):.{digits}f} "
-        f"({min(values):.{digits}f} - {max(values):.{digits}f})"
-    )
-
-
-def gaps(rows: list[Row], arm: str, baseline: str = "ddp") -> list[float]:
-    """Validation loss minus the baseline's of the same seed, nats a byte."""
-    found = []
-    for row in pick(rows, arm=arm):
-        (other,) = pick(rows, arm=baseline, seed=row["seed"])
-        found.append(row["validation"] - other["validation"])
-    return found
-
-
-def gap_words(found: list[float]) -> str:
-    """ "+0.092 [0.081, 0.103]"."""
-    mean, low, high = confidence(found)
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return median_words(values, digits)
 
 
 FEEDBACK_NAMES = {

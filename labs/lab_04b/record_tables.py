@@ -13,13 +13,22 @@ from labs.lab_04b import balance_runs, noise_runs, slices
 from labs.lab_04b.exploring import ARMS, NAMES, TRIALS
 from labs.lab_04b.plan import CHECKS
 from labsupport.claims.ledger import verdict_lines as ledger_lines
-from labsupport.claims.rows import Row, pick, record_rows, recorded_on
+from labsupport.claims.rows import (
+    Row,
+    gap_words,
+    pick,
+    record_rows,
+    recorded_on,
+)
+from labsupport.claims.rows import gaps as seed_gaps
+from labsupport.claims.rows import median_words as words
 from labsupport.claims.verdict import confidence
 from labsupport.explore import View, small_print
 from labsupport.explore.style import COLOURS
 
 CLAIMS = ("agf-landscape", "agf-resources")
 rows_of = partial(record_rows, "04b")
+gaps = partial(seed_gaps, baseline="plain")
 verdict_lines = partial(ledger_lines, CLAIMS)
 HALF = "plain, half the gradients"
 
@@ -32,31 +41,6 @@ def caption(experiment: str) -> str:
 def name_of(arm: str) -> str:
     """As tables call it."""
     return HALF if arm == "half" else NAMES[arm]
-
-
-def words(values: Sequence[float], digits: int = 3) -> str:
-    """ "2.089 (2.083 - 2.095)": median, lowest and highest."""
-    middle, low, high = (
-        statistics.median(values),
-        min(values),
-        max(values),
-    )
-    return f"{middle:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
-
-
-def gaps(rows: list[Row], arm: str, metric: str = "validation") -> list[float]:
-    """The metric minus plain's with the same seed."""
-    found = []
-    for row in pick(rows, arm=arm):
-        (other,) = pick(rows, arm="plain", seed=row["seed"])
-        found.append(row[metric] - other[metric])
-    return found
-
-
-def gap_words(found: Sequence[float]) -> str:
-    """ "+0.012 [-0.005, +0.029]": mean and 95 % interval."""
-    mean, low, high = confidence(found)
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def setting_words(row: Row) -> str:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from labs.lab_05a.adam import Adam
 from labs.lab_05a.both_ways import both_ways
-from labs.lab_05a.counted_ranks import on_counted_ranks
 from labs.lab_05a.schedules import (
     Action,
     Durations,
@@ -32,6 +31,7 @@ from labs.lab_05a.schedules import (
 from labsupport.errors import LabError
 from labsupport.exercise import CheckFailed, Exercise, WrongAnswer
 from labsupport.exercise.check import expect_close, expect_tensor, show_values
+from labsupport.exercise.practice.counted import on_counted_ranks
 
 Arguments = tuple[Any, ...]
 Candidate = Callable[..., Any]

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import plotly.graph_objects as go
 
 from labsupport.claims.ledger import verdict_lines as ledger_lines
-from labsupport.claims.rows import Row, pick, record_rows, recorded_on
-from labsupport.claims.verdict import confidence
+from labsupport.claims.rows import (
+    Row,
+    gap_words,
+    gaps,
+    median_words,
+    paired,
+    pick,
+    record_rows,
+    recorded_on,
+)
 from labsupport.explore import View, small_print
 from labsupport.explore.style import BLUE, COLOURS, VERMILION
 
 CLAIMS = ("hyb-switch", "hyb-balance", "hyb-sync", "hyb-share", "hyb-batch")
 EXPERIMENTS = ("layouts", "predict", "switch", "share", "sync", "schedules")
 rows_of = partial(record_rows, "05a")
+words = partial(median_words, digits=1)
 rows_of_04b = partial(record_rows, "04b")
 verdict_lines = partial(ledger_lines, CLAIMS)
 
@@ -25,13 +34,6 @@ verdict_lines = partial(ledger_lines, CLAIMS)
 def caption(experiment: str) -> str:
     """Where a record comes from."""
     return recorded_on(rows_of(experiment))
-
-
-def words(values: Sequence[float], digits: int = 1) -> str:
-    """ "2.1 (2.0 - 2.3)": median, lowest and highest."""
-    middle = statistics.median(values)
-    low, high = min(values), max(values)
-    return f"{middle:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
 
 
 def column(rows: Sequence[Row], name: str) -> list[Any]:
@@ -42,17 +44,6 @@ def column(rows: Sequence[Row], name: str) -> list[Any]:
 def arms_of(rows: Sequence[Row]) -> list[str]:
     """Arms in the order of the record."""
     return list(dict.fromkeys(column(rows, "arm")))
-
-
-def paired(
-    rows: Sequence[Row], arm: str, base: str, gap: Callable[[Row, Row], float]
-) -> list[float]:
-    """A comparison of two arms, seed by seed."""
-    found = []
-    for row in pick(rows, arm=arm):
-        (other,) = pick(rows, arm=base, seed=row["seed"])
-        found.append(gap(row, other))
-    return found
 
 
 def mb(size: float | None) -> str:
@@ -164,7 +155,7 @@ def order_lines() -> list[str]:
         mine = pick(rows, arm=arm)
         regret = words([100 * r for r in column(mine, "regret")])
         lines.append(
-            f"{name:10}{words(column(mine, 'order'), 2):>24}{regret + ' %':>30}"
+            f"{name:10}{words(column(mine, 'order'), digits=2):>24}{regret + ' %':>30}"
         )
     return lines
 
@@ -252,8 +243,8 @@ def switch_lines(link: str = "200mbit") -> list[str]:
         cells = (
             f"{words(column(mine, f'ms_before_{link}')):>24}"
             f"{words(column(mine, f'ms_after_{link}')):>24}"
-            f"{words(column(mine, f'switch_s_{link}'), 2):>20}"
-            f"{words(column(mine, f'total_s_{link}'), 1):>20}"
+            f"{words(column(mine, f'switch_s_{link}'), digits=2):>20}"
+            f"{words(column(mine, f'total_s_{link}'), digits=1):>20}"
         )
         lines.append(f"{name:20}{cells}{gap:>10.1e}")
     return lines
@@ -356,18 +347,11 @@ def share_lines() -> list[str]:
         first = mine[0]
         gap = ""
         if arm != "untied":
-            mean, low, high = confidence(
-                [
-                    row["validation"] - other["validation"]
-                    for row in mine
-                    for other in pick(base, seed=row["seed"])
-                ]
-            )
-            gap = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            gap = gap_words(gaps([*base, *mine], arm, "untied"))
         lines.append(
             f"{name:24}{first['numbers']:>9,}{mb(first['held']):>9}"
             f"{mb(first['sent']):>9}{first['lr']:>8g}"
-            f"{words(column(mine, 'validation'), 3):>24}{gap:>26}".rstrip()
+            f"{words(column(mine, 'validation'), digits=3):>24}{gap:>26}".rstrip()
         )
     return lines
 
@@ -418,6 +402,6 @@ def batch_lines() -> list[str]:
     for arm, name in BATCHES.items():
         mine = best_rate(pick(rows, arm=arm))
         steps = round(statistics.median(column(mine, "steps")))
-        loss = words(column(mine, "validation"), 3)
+        loss = words(column(mine, "validation"), digits=3)
         lines.append(f"{name:28}{mine[0]['lr']:>8g}{loss:>24}{steps:>8}")
     return lines

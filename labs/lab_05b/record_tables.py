@@ -16,13 +16,21 @@ from labs.lab_05b.refit import plain_size
 from labs.lab_05b.step_costs import HEADLINE_ARMS
 from labs.lab_05b.writing import WRITERS
 from labsupport.claims.ledger import verdict_lines as ledger_lines
-from labsupport.claims.rows import Row, pick, record_rows, recorded_on
-from labsupport.claims.verdict import confidence
+from labsupport.claims.rows import (
+    Row,
+    gap_words,
+    pick,
+    record_rows,
+    recorded_on,
+)
+from labsupport.claims.rows import gaps as seed_gaps
+from labsupport.claims.rows import median_words as words
 from labsupport.explore import View, small_print
 from labsupport.explore.style import BLUE, COLOURS, VERMILION
 
 CLAIMS = ("hyb-1.6-4.4", "hyb-2x", "hyb-64", "hyb-days")
 rows_of = partial(record_rows, "05b")
+gaps = partial(seed_gaps, baseline="plain")
 verdict_lines = partial(ledger_lines, CLAIMS)
 
 
@@ -34,28 +42,6 @@ def caption(experiment: str) -> str:
 def middle(rows: Sequence[Row], metric: str) -> float:
     """The median over seeds."""
     return statistics.median(row[metric] for row in rows)
-
-
-def words(values: Sequence[float], digits: int = 3) -> str:
-    """ "2.089 (2.083 - 2.095)": median, lowest and highest."""
-    numbers = (statistics.median(values), min(values), max(values))
-    mid, low, high = (f"{number:.{digits}f}" for number in numbers)
-    return f"{mid} ({low} - {high})"
-
-
-def gaps(rows: list[Row], arm: str) -> list[float]:
-    """Validation loss minus plain's with the same seed."""
-    found = []
-    for row in pick(rows, arm=arm):
-        (other,) = pick(rows, arm="plain", seed=row["seed"])
-        found.append(row["validation"] - other["validation"])
-    return found
-
-
-def gap_words(found: Sequence[float]) -> str:
-    """ "+0.012 [-0.005, +0.029]": mean and 95 % interval."""
-    mean, low, high = confidence(found)
-    return f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 # --- the published table ---------------------------------------------------------

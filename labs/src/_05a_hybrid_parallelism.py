@@ -51,7 +51,6 @@ from labs.lab_05a import published
 from labs.lab_05a import record_tables as record
 from labs.lab_05a.adam import Adam
 from labs.lab_05a.both_ways import both_ways
-from labs.lab_05a.counted_ranks import on_counted_ranks
 from labs.lab_05a.exercises_core import swiglu_group, swiglu_probes
 from labs.lab_05a.live import train_on_axes
 from labs.lab_05a.opening import CHOICES, LIVE_PLANS, Budget, fitting_answer
@@ -61,6 +60,7 @@ from labs.lab_05a.questions import QUESTIONS
 from labs.lab_05a.schedule_explorer import own_view, schedule_explorer
 from labsupport import Lab
 from labsupport.exercise.practice import on_ranks
+from labsupport.exercise.practice.counted import on_counted_ranks
 from labsupport.explore import show_figure
 
 lab = Lab("05a", scale=scale, seed=seed, world=world)

@@ -14,10 +14,12 @@ from labsupport.paths import CLAIMS, MEASUREMENTS
 NOT_YET = "not measured yet"
 
 
-def verdict_of(rule: Rule | None, folder: Path = MEASUREMENTS) -> str:
-    """The verdict a rule gives on the committed record, and what it rests on.
+def verdict_of(claim: Claim, rule: Rule | None, folder: Path = MEASUREMENTS) -> str:
+    """The verdict one of a claim's rules gives on the committed record.
 
-    In brackets stands the 95 % confidence interval of the effect over seeds.
+    In brackets stands the 95 % confidence interval of the effect over seeds. A record
+    that was not made under the claim's rules is none: whoever writes a rule must not
+    have seen what it judges.
     """
     if rule is None:
         return NOT_YET
@@ -25,6 +27,8 @@ def verdict_of(rule: Rule | None, folder: Path = MEASUREMENTS) -> str:
     try:
         content = load_record(lab, name, folder=folder)
     except LabError:
+        return NOT_YET
+    if content["rules"].get(claim.id) != claim.rule_hash:
         return NOT_YET
     found = judge(rule, content["rows"])
     verdict: str = found.verdict
@@ -52,9 +56,11 @@ def ledger(
     """One row per claim: id, lab, sentence, verdict on article and source."""
     rows = []
     for claim in load_claims(CLAIMS) if claims is None else claims:
-        article = claim.note or verdict_of(claim.rule, folder)
+        article = claim.note or verdict_of(claim, claim.rule, folder)
         source = claim.source_note or (
-            verdict_of(claim.source_rule, folder) if claim.source_rule else article
+            verdict_of(claim, claim.source_rule, folder)
+            if claim.source_rule
+            else article
         )
         rows.append(
             {

@@ -17,6 +17,7 @@ from labs.lab_04a.link_model import (
 from labs.lab_04a.methods import ARMS, COMPARED
 from labsupport.claims.record import load_record
 from labsupport.claims.rows import pick
+from labsupport.claims.verdict import confidence
 
 
 def middle(rows, name, **wanted):
@@ -78,7 +79,7 @@ def test_what_the_text_says_of_redundancy():
 def test_what_the_text_says_of_experts():
     rows = load_record("04a", "experts")["rows"]
     arms = dict.fromkeys(row["arm"] for row in rows if row["arm"] != "ddp")
-    spans = {arm: tables.confidence(tables.gaps(rows, arm)) for arm in arms}
+    spans = {arm: confidence(tables.gaps(rows, arm)) for arm in arms}
     assert spans["bf16"][1] < 0 < spans["bf16"][2]
     low_rank = ("power_sgd_4", "agf_uniform", "agf_signal")
     assert all(0.08 < spans[arm][0] < 0.12 for arm in low_rank)
@@ -91,7 +92,7 @@ def test_what_the_text_says_of_experts():
 def test_what_the_text_says_of_clipping():
     rows = load_record("04a", "clip")["rows"]
     spans = {
-        (arm, clip): tables.confidence(tables.gaps(pick(rows, clip=clip), arm))
+        (arm, clip): confidence(tables.gaps(pick(rows, clip=clip), arm))
         for arm in ("adasum", "power_sgd_4", "agf_uniform")
         for clip in ("off", "1")
     }
@@ -171,7 +172,7 @@ def test_predictions_are_compared_with_every_measured_step():
 
 def test_what_the_text_says_of_the_record():
     compared = load_record("04a", "compared")["rows"]
-    spans = {arm: tables.confidence(tables.gaps(compared, arm)) for arm in COMPARED}
+    spans = {arm: confidence(tables.gaps(compared, arm)) for arm in COMPARED}
     # "Everything that sends a twentieth ends higher."
     small = [
         arm for arm in COMPARED if middle(compared, "sent", arm=arm) < 771.8e3 / 15

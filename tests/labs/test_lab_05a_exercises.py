@@ -8,9 +8,9 @@ from labs.lab_05a import exercises_core as core
 from labs.lab_05a import exercises_deep as deep
 from labs.lab_05a.adam import Adam
 from labs.lab_05a.both_ways import both_ways
-from labs.lab_05a.counted_ranks import in_words, on_counted_ranks
 from labsupport.errors import LabError
 from labsupport.exercise import run_checks
+from labsupport.exercise.practice.counted import calls_in_words, on_counted_ranks
 
 # --- 5.1 ---------------------------------------------------------------------
 
@@ -127,10 +127,10 @@ def test_calls_are_counted():
     _, calls = on_counted_ranks(
         core.zero_step, [weights_P] * W, gradient_KWP[0], [Adam(0.1)] * W
     )
-    assert in_words(calls) == (
-        "2 messages: reduce_scatter_single of 9 numbers, all_gather_single of 3 numbers"
+    assert calls_in_words(calls) == (
+        "reduce_scatter_single of 9 numbers and all_gather_single of 3 numbers"
     )
-    assert in_words([]) == "no message"
+    assert calls_in_words([]) == "no message"
 
 
 # --- 5.3 and 5.4 -----------------------------------------------------------------

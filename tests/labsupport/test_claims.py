@@ -101,12 +101,28 @@ def test_unknown_and_malformed_claims(tmp_path):
         load_claim("x", tmp_path)
 
 
+def recorded_under(claim, folder, rule_hash=None):
+    """A record of FASTER's experiment, made when this claim's rules were in force."""
+    file = folder / "m" / "lab_99_speed_cpu.json"
+    file.parent.mkdir()
+    rules = {claim.id: rule_hash or claim.rule_hash}
+    measured = rows((0.58, 0.60, 0.62))
+    file.write_text(json.dumps({"rules": rules, "rows": measured}))
+
+
+@pytest.mark.parametrize("other", [{"id": "later"}, {"rule_hash": "0" * 16}])
+def test_a_rule_judges_no_record_that_was_there_before_it(tmp_path, other):
+    claim = Claim("c", "000", "A sentence.", "nobody", "99", rule=FASTER)
+    named = Claim(other.get("id", "c"), "000", "s", "s", "99", rule=FASTER)
+    recorded_under(named, tmp_path, other.get("rule_hash"))
+    (row,) = ledger([claim], tmp_path)
+    assert row["article"] == row["source"] == "not measured yet"
+
+
 def test_the_ledger_says_not_measured_until_it_is(tmp_path):
     claim = Claim("c", "000", "A sentence.", "nobody", "99", rule=FASTER)
     assert ledger([claim], tmp_path)[0]["article"] == "not measured yet"
-    file = tmp_path / "m" / "lab_99_speed_cpu.json"
-    file.parent.mkdir()
-    file.write_text(json.dumps({"rows": rows((0.58, 0.60, 0.62))}))
+    recorded_under(claim, tmp_path)
     assert ledger([claim], tmp_path)[0]["article"] == (
         "reproduced at this scale (time, saving 0.4 [0.35, 0.45], 3 seeds)"
     )
@@ -115,9 +131,7 @@ def test_the_ledger_says_not_measured_until_it_is(tmp_path):
 def test_a_source_without_the_claim_does_not_get_the_articles_verdict(tmp_path):
     words = "makes no such claim"
     claim = Claim("x", "000", "s", "s", "99", rule=FASTER, source_note=words)
-    file = tmp_path / "m" / "lab_99_speed_cpu.json"
-    file.parent.mkdir()
-    file.write_text(json.dumps({"rows": rows((0.58, 0.60, 0.62))}))
+    recorded_under(claim, tmp_path)
     (row,) = ledger([claim], tmp_path)
     assert row["article"].startswith("reproduced at this scale")
     assert row["source"] == words
