@@ -66,6 +66,7 @@ def train_unequal(
     policy: Policy = "balanced",
     steps: int | None = None,
     until: int | None = None,
+    turn: int | None = None,
     average: Average = average_gradient,
     balance: Balance = our_balance,
     device: torch.device | str = "cpu",
@@ -81,6 +82,7 @@ def train_unequal(
         policy: equal batches, or batches by the costs of the latest steps.
         steps: None for the plan's.
         until: a step from which all ranks compute each gradient once.
+        turn: a step from which `repeats` is read from its end: another rank is slow.
         average: the gradient of all samples; see exercise 4.7.
         balance: batches by costs; see exercise 4.8.
         device: where the model lives.
@@ -126,7 +128,10 @@ def train_unequal(
         first = sum(batches[:rank])
         mine = slice(first, first + batches[rank])
         tokens_BT, targets_BT = (x[mine].to(device) for x in data(step))
-        times = 1 if until is not None and step >= until else repeats[rank]
+        turned = turn is not None and step >= turn
+        times = repeats[W - 1 - rank if turned else rank]
+        if until is not None and step >= until:
+            times = 1
 
         course.begin.append(time.perf_counter() - zero)
         loss_and_gradient = gradient(model, tokens_BT, targets_BT, times)

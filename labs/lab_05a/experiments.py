@@ -1,10 +1,14 @@
-"""Lab 05a's records: layouts, their prediction, a switch, sharing, sums, schedules."""
+"""Lab 05a's records: layouts, a switch, sharing, sums, schedules, load, batches."""
 
 from __future__ import annotations
 
-from labs.lab_05a import layout_runs, share_runs, switch_runs
+from labs.lab_04b.noise_runs import batch_row
+from labs.lab_05a import balance_runs, layout_runs, share_runs, switch_runs
 from labs.lab_05a.plan import (
     ARMS,
+    BALANCE_ARMS,
+    BATCH_RATES,
+    FRESH,
     LINKS,
     PIECES,
     REPORTING,
@@ -78,5 +82,26 @@ EXPERIMENTS = [
         seeds=REPORTING,
         points=[{"microbatches": m} for m in PIECES],
         clocks=("ms",),
+    ),
+    Experiment(
+        lab="05a",
+        name="balance",
+        question="Two ranks, one three times slower, or by turns: what does "
+        "balancing save?",
+        run=balance_runs.balance_row,
+        arms=tuple(BALANCE_ARMS),
+        seeds=FRESH,
+        claims=("hyb-balance",),
+        clocks=balance_runs.CLOCKS,
+    ),
+    Experiment(
+        lab="05a",
+        name="batch",
+        question="GPT: small, large or adaptive batches at equal sequences?",
+        run=batch_row,
+        arms=("small", "large", "adaptive"),
+        seeds=FRESH,
+        points=[{"lr": lr} for lr in BATCH_RATES],
+        claims=("hyb-batch",),
     ),
 ]

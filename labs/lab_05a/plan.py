@@ -150,5 +150,17 @@ SHARE_ARMS: dict[str, tuple[bool, Layout]] = {
 }
 """Whether embedding and output layer are one matrix, and the layout of two ranks."""
 
+BALANCE_ARMS: dict[str, tuple[str, bool]] = {
+    "equal": ("equal", False),
+    "balanced": ("balanced", False),
+    "turn_equal": ("equal", True),
+    "turn_balanced": ("balanced", True),
+}
+"""Policy of lab 04b, and whether the other rank becomes the slow one on the way."""
+BATCH_RATES = (2e-3, 4e-3, 8e-3)
+"""Those of lab 04b."""
+
 REPORTING = (10, 11, 12)
 """Seeds; pilots had 90."""
+FRESH = (20, 21, 22, 23, 24)
+"""Seeds of what lab 04b has measured with others before."""

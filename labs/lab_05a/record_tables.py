@@ -24,10 +24,12 @@ from labsupport.explore import View, small_print
 from labsupport.explore.style import BLUE, COLOURS, VERMILION
 
 CLAIMS = ("hyb-switch", "hyb-balance", "hyb-sync", "hyb-share", "hyb-batch")
-EXPERIMENTS = ("layouts", "predict", "switch", "share", "sync", "schedules")
+EXPERIMENTS = (
+    *("layouts", "predict", "switch", "share", "sync", "schedules"),
+    *("balance", "batch"),
+)
 rows_of = partial(record_rows, "05a")
 words = partial(median_words, digits=1)
-rows_of_04b = partial(record_rows, "04b")
 verdict_lines = partial(ledger_lines, CLAIMS)
 
 
@@ -372,9 +374,14 @@ def schedule_lines() -> list[str]:
     return lines
 
 
-# --- what lab 04b has measured -------------------------------------------------------
+# --- unequal ranks, and batches ------------------------------------------------------
 
-BALANCES = {"equal": "equal batches", "balanced": "balanced batches"}
+BALANCES = {
+    "equal": "rank 1 slow, equal batches",
+    "balanced": "rank 1 slow, balanced",
+    "turn_equal": "by turns, equal batches",
+    "turn_balanced": "by turns, balanced",
+}
 BATCHES = {
     "small": "small all along",
     "large": "large all along",
@@ -383,25 +390,28 @@ BATCHES = {
 
 
 def balance_lines() -> list[str]:
-    """Lab 04b: two ranks, the second three times slower."""
-    rows = rows_of_04b("balance")
-    lines = [
-        f"{'rank 1 three times slower':28}{'ms a step':>24}{'waiting':>10}"
-    ]
+    """Two ranks, of which one is three times slower."""
+    rows = rows_of("balance")
+    lines = [f"{'two ranks':28}{'ms a step':>24}{'waiting, %':>24}"]
     for arm, name in BALANCES.items():
         mine = pick(rows, arm=arm)
-        idle = statistics.median(column(mine, "idle"))
-        lines.append(f"{name:28}{words(column(mine, 'ms')):>24}{idle:>10.1%}")
+        idle = words([100 * share for share in column(mine, "idle")])
+        lines.append(f"{name:28}{words(column(mine, 'ms')):>24}{idle:>24}")
     return lines
 
 
 def batch_lines() -> list[str]:
-    """Lab 04b: three rules for the batch, each at the rate that suits it best."""
-    rows = rows_of_04b("batch")
-    lines = [f"{'batch':28}{'rate':>8}{'validation loss':>24}{'steps':>8}"]
+    """Three rules for the batch: the loss at each rate, and the updates it took."""
+    rows = rows_of("batch")
+    rates = sorted(set(column(rows, "lr")))
+    head = "".join(f"{f'loss at {rate:g}':>24}" for rate in rates)
+    lines = [f"{'batch':28}{head}{'steps':>8}"]
     for arm, name in BATCHES.items():
-        mine = best_rate(pick(rows, arm=arm))
+        mine = pick(rows, arm=arm)
+        cells = "".join(
+            f"{words(column(pick(mine, lr=rate), 'validation'), digits=3):>24}"
+            for rate in rates
+        )
         steps = round(statistics.median(column(mine, "steps")))
-        loss = words(column(mine, "validation"), digits=3)
-        lines.append(f"{name:28}{mine[0]['lr']:>8g}{loss:>24}{steps:>8}")
+        lines.append(f"{name:28}{cells}{steps:>8}")
     return lines

@@ -54,6 +54,15 @@ def test_computing_thrice_changes_no_gradient(alone):
     )
 
 
+def test_ranks_that_are_slow_by_turns_train_the_same_and_change_their_batches(alone):
+    every = courses(repeats=[1, SLOW], steps=24, turn=12)
+    first, second = (course.batch for course in every)
+    assert first[11] > second[11]
+    assert first[23] < second[23]
+    same = courses(repeats=[1, SLOW], policy="equal", turn=3)
+    assert same[0].loss == pytest.approx(alone.loss, abs=1e-4)
+
+
 def test_all_ranks_come_to_the_same_batches():
     every = courses(3, repeats=[1, 1, SLOW], steps=10)
     for step in zip(*(course.batch for course in every), strict=True):

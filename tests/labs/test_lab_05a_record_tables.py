@@ -3,7 +3,6 @@
 import pytest
 
 from labs.lab_05a import record_tables as tables
-from labsupport.claims.record import load_record
 from labsupport.errors import LabError
 
 ORIGIN = {
@@ -84,6 +83,17 @@ ROWS = {
         for s in (10, 11, 12)
         for m in (4, 8)
     ],
+    "balance": [
+        {"arm": arm, "seed": s, "ms": 80.0, "idle": 0.5}
+        for arm in tables.BALANCES
+        for s in (20, 21, 22)
+    ],
+    "batch": [
+        {"arm": arm, "seed": s, "lr": lr, "validation": loss, "steps": 40}
+        for arm in tables.BATCHES
+        for lr in (0.002, 0.004)
+        for s, loss in ((20, 1.5), (21, 1.5 + lr * (lr > 0.002)), (22, 1.6))
+    ],
 }  # fmt: skip
 
 
@@ -91,9 +101,6 @@ ROWS = {
 def made_up_rows(monkeypatch):
     monkeypatch.setattr(tables, "rows_of", ROWS.__getitem__)
     monkeypatch.setattr(tables, "caption", lambda name: f"made up, {name}")
-    monkeypatch.setattr(
-        tables, "rows_of_04b", lambda name: load_record("04b", name, "ci")["rows"]
-    )
 
 
 def test_layouts():
@@ -155,12 +162,13 @@ def test_sums_and_schedules():
     assert lines[2].count("5.0 (5.0 - 5.0), 20%") == 2
 
 
-def test_what_comes_from_lab_04b():
-    rows = load_record("04b", "balance", "ci")["rows"]
+def test_unequal_ranks_and_batches():
     lines = tables.balance_lines()
-    idle = sorted(r["idle"] for r in rows if r["arm"] == "equal")
-    assert lines[1].endswith(f"{idle[len(idle) // 2]:.1%}")
-    assert len(tables.batch_lines()) == 4
+    assert lines[1].endswith("50.0 (50.0 - 50.0)")
+    assert lines[4].startswith("by turns, balanced")
+    lines = tables.batch_lines()
+    assert lines[3].split()[-1] == "40"
+    assert lines[3].count("1.500 (1.500 - 1.600)") == 1
 
 
 def test_lines_fit_a_notebook():
@@ -168,6 +176,7 @@ def test_lines_fit_a_notebook():
         tables.layout_lines(), tables.collective_lines(), tables.search_lines(),
         tables.order_lines(), tables.switch_lines(), tables.sync_lines(),
         tables.share_lines(), tables.schedule_lines(), tables.balance_lines(),
+        tables.batch_lines(),
     ):  # fmt: skip
         assert max(map(len, lines)) <= 122
 
