@@ -16,7 +16,7 @@ GPT_PLANS: dict[Scale, Plan] = {
     ),
     "cpu": Plan(
         GPTConfig(d_model=32, n_layers=2, n_heads=4, d_ff=96, max_len=64),
-        steps=400,
+        steps=600,
         batch_size=8,
         length=64,
         lr=8e-3,
