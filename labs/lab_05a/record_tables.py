@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from functools import partial
@@ -250,6 +251,26 @@ def switch_lines(link: str = "200mbit") -> list[str]:
         )
         lines.append(f"{name:20}{cells}{gap:>10.1e}")
     return lines
+
+
+def break_even_words(link: str = "200mbit") -> str:
+    """How many short steps, cut, pay for one change of layouts; from medians."""
+    rows = rows_of("switch")
+
+    def middle(arm: str, metric: str) -> float:
+        return statistics.median(
+            column(pick(rows, arm=arm), f"{metric}_{link}")
+        )
+
+    gain = middle("copies", "ms_before") - middle("cut_to_copies", "ms_before")
+    cost = 1e3 * middle("cut_to_copies", "switch_s")
+    if gain <= 0:
+        return f"{LINKS[link]}: cut, no short step is faster."
+    return (
+        f"{LINKS[link]}: cut, a short step takes {gain:.0f} ms less. The switch takes "
+        f"{cost:.0f} ms: {math.ceil(cost / gain)} short steps pay for it. Here there "
+        f"were {len(rows[0]['loss']) // 2}."
+    )
 
 
 def switch_view() -> View:

@@ -1,6 +1,8 @@
 # %% [markdown] id="kernel-text"
 # ## 5.K · The kernel: P streams into one · 10 minutes · ●○○
 #
+# It needs the [Triton primer](primers/triton.ipynb).
+#
 # At the end of the network every token has $P$ hidden states, one a stream, and leaves
 # with one: their sum, each by its own weight. With $r$ for a row, that is a token,
 #
