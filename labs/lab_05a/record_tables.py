@@ -326,12 +326,12 @@ def sync_lines() -> list[str]:
     rows = rows_of("sync")
     lines = [
         f"{'ms a step':34}{'messages':>9}{'MB sent':>9}"
-        + "".join(f"{name:>24}" for name in LINKS.values())
+        + "".join(f"{name:>27}" for name in LINKS.values())
     ]
     for arm, name in WAYS.items():
         mine = pick(rows, arm=arm)
         cells = "".join(
-            f"{words(column(mine, f'ms_{link}')):>24}" for link in LINKS
+            f"{words(column(mine, f'ms_{link}')):>27}" for link in LINKS
         )
         first = mine[0]
         lines.append(
