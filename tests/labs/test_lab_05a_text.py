@@ -59,9 +59,8 @@ def test_a_switch_that_does_not_pay():
     assert 1 - cut / copies == pytest.approx(1 / 8, abs=0.01)
     took = 1e3 * middle("switch", "switch_s_200mbit", arm="cut_to_copies")
     assert took / cut == pytest.approx(5, abs=0.5)
-    assert "free link: cut, no short step is faster." == tables.break_even_words(
-        "unshaped"
-    )
+    free = tables.break_even_words("unshaped")
+    assert free == "free link: cut, no short step is faster."
     assert "Here there were 24." in tables.break_even_words()
     gaps = [
         gap
@@ -72,7 +71,7 @@ def test_a_switch_that_does_not_pay():
 
 
 def test_ways_to_sum():
-    """Nearly a fifth, an eighth of it overlap, three times for sums after each piece."""
+    """Nearly a fifth; an eighth is overlap; sums after each piece take three times."""
     ms = {arm: middle("sync", "ms_200mbit", arm=arm) for arm in tables.WAYS}
     assert 1 - ms["buckets"] / ms["per_gradient"] == pytest.approx(0.18, abs=0.01)
     assert 1 - ms["buckets"] / ms["one_message"] == pytest.approx(1 / 8, abs=0.01)
