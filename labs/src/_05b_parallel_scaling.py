@@ -508,7 +508,7 @@ print("\n".join(record.published_lines()))
 # - **seconds**: the small one for as long as eight streams took.
 #
 # One more control has one stream *behind a prefix*: what does a prefix do without any
-# streams? Each arm had three learning rates to choose from, three seeds each; what follows
+# streams? Each arm had five learning rates to choose from, three seeds each; what follows
 # has five other seeds. *Weights* are all, embedding and output layer included; *rate* is the
 # learning rate that was chosen; *FLOPs* are of the whole training, over the plain model's.
 # The loss is the median in nats a byte, in brackets the lowest and the highest; then the
