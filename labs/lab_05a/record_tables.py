@@ -170,7 +170,7 @@ def predict_view() -> View:
     table: dict[str, list[Any]] = {
         name: [] for name in ("ranks", "layout", "predicted ms", "measured ms")
     }
-    most = 0.0
+    most = 0.0  # of the predictions
     for number, (arm, name) in enumerate(RANKS.items()):
         mine = pick(rows, arm=arm)
         layouts = mine[0]["layouts"]
@@ -187,7 +187,7 @@ def predict_view() -> View:
             marker={"color": COLOURS[number], "symbol": number, "size": 10},
             hovertemplate="%{text}: %{x} predicted, %{y} measured<extra></extra>",
         )
-        most = max(most, *both[0], *both[1])
+        most = max(most, *both[0])
         for values, cells in zip(
             table.values(),
             ([name] * len(layouts), layouts, *both),
@@ -205,7 +205,7 @@ def predict_view() -> View:
     figure.update_yaxes(title="measured, ms a step", rangemode="tozero")
     figure.update_layout(title="Layouts, predicted and run", margin={"t": 96})
     small_print(figure, caption("predict"))
-    sentence = "; ".join(line.strip() for line in order_lines()[1:])
+    sentence = "; ".join(" ".join(line.split()) for line in order_lines()[1:])
     return View(
         figure,
         "Correlation of the orders, and how much slower the best of the three that "
