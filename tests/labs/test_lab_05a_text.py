@@ -102,3 +102,33 @@ def test_schedules():
         for arm in tables.arms_of(rows("schedules"))
     }
     assert set(sorted(last, key=last.get)[-2:]) == {"ZBV", "InterleavedZeroBubble"}
+
+
+def test_sharing():
+    """Half as much held, half as much again sent; 13 % for 0.2 nats."""
+    held, sent = (
+        {arm: middle("share", name, arm=arm) for arm in tables.SHARES}
+        for name in ("held", "sent")
+    )
+    assert held["untied_sharded"] / held["untied"] == pytest.approx(0.5)
+    assert sent["untied_sharded"] / sent["untied"] == pytest.approx(1.5, abs=0.01)
+    assert 1 - held["tied"] / held["untied"] == pytest.approx(0.13, abs=0.005)
+    best = [
+        row
+        for arm in ("tied", "untied")
+        for row in tables.best_rate(rows("share", arm=arm))
+    ]
+    gaps = tables.gaps(best, "tied", "untied")
+    assert statistics.fmean(gaps) == pytest.approx(0.2, abs=0.02)
+
+
+def test_batches():
+    """At every rate: small, then the noise's, then large; less than half the steps."""
+    for lr in {row["lr"] for row in rows("batch")}:
+        small, follows, large = (
+            middle("batch", "validation", arm=arm, lr=lr)
+            for arm in ("small", "adaptive", "large")
+        )
+        assert small < follows < large
+    steps = [middle("batch", "steps", arm=arm) for arm in ("adaptive", "small")]
+    assert steps[0] < steps[1] / 2
