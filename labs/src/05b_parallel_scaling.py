@@ -847,9 +847,9 @@ print("\n".join(record.tuning_lines()))
 # all rows of stream 0 first, then all rows of stream 1, and so on; `w_RP` has the $P$
 # weights of a row side by side; both lie without gaps.
 #
-# Write the lines that are missing. `P` is known when the kernel is compiled, so
-# `for p in tl.static_range(P):` is a loop over streams that is written out. `P` need not
-# be a power of two, and the last block of a row may not be full.
+# Write the lines that are missing. `P` is known when the kernel is compiled, so a loop over
+# `tl.static_range(P)` is written out, stream by stream. `P` need not be a power of two, and
+# the last block of a row may not be full.
 
 # %% id="kernel-setup" tags=["nbval-ignore-output"]
 import kernels
