@@ -47,6 +47,7 @@ world = 4  # ranks of the torchrun cell: 1, 2 or 4
 import math
 
 import torch
+import torch.nn.functional as F
 
 from labs.lab_05b import arithmetic
 from labs.lab_05b import record_tables as record
@@ -659,10 +660,6 @@ lab.quiz(*QUESTIONS)
 # its tokens see, and from the tokens up to and including its own. One softmax over both.
 # `torch.nn.functional.scaled_dot_product_attention` is `F.scaled_dot_product_attention`
 # here.
-
-# %% id="attend-import" tags=["nbval-ignore-output"]
-import torch.nn.functional as F
-
 
 # %% id="attend" tags=["nbval-ignore-output"]
 @lab.exercise("5.10")
