@@ -661,6 +661,7 @@ lab.quiz(*QUESTIONS)
 # `torch.nn.functional.scaled_dot_product_attention` is `F.scaled_dot_product_attention`
 # here.
 
+
 # %% id="attend" tags=["nbval-ignore-output"]
 @lab.exercise("5.10")
 def attend_with_prefixes(q_RHTK, k_RHTK, v_RHTK, prefix_k_PHMK, prefix_v_PHMK):
