@@ -154,8 +154,8 @@ def test(
     python = [sys.executable, "-m"]
     pytest = [*python, "pytest", *([] if everything else ["-m", "not slow"])]
     # Two lanes beside each other: much of what tests of ranks do is to wait for
-    # processes to start. Each lane takes the next step when it is free. The browser
-    # comes last and alone, while the cores are quiet.
+    # processes to start. Each lane takes the next step when it is free. Browsers
+    # come last, while the cores are quiet.
     others = [f"--ignore=tests/{name}" for name in ("kernels", "labs", "browser")]
     first = {
         "Linting": [*python, "ruff", "check", "."],
@@ -175,12 +175,23 @@ def test(
             "labs/solved",
         ],
     }
-    browser = {"Testing in the browser": [*pytest, "tests/browser"]}
+    every_lab = "tests/browser/test_lab_0*.py"
+    browser = {
+        "Testing the labs in the browser": [
+            *pytest,
+            *(str(file.relative_to(ROOT)) for file in sorted(ROOT.glob(every_lab))),
+        ],
+        "Testing in the browser": [
+            *pytest,
+            "tests/browser",
+            "--ignore-glob=*/test_lab_0*",
+        ],
+    }
     failed = [title for title, step in first.items() if not _passed(title, step)]
-    with ThreadPoolExecutor(2) as lanes:
-        found = lanes.map(_passed, beside, beside.values())
-        failed += [title for title, ok in zip(beside, found, strict=True) if not ok]
-    failed += [title for title, step in browser.items() if not _passed(title, step)]
+    for steps in (beside, browser):
+        with ThreadPoolExecutor(2) as lanes:
+            found = lanes.map(_passed, steps, steps.values())
+            failed += [title for title, ok in zip(steps, found, strict=True) if not ok]
     if failed:
         raise LabError(f"Failed: {'; '.join(failed)}.")
     typer.echo("Everything passed.")

@@ -21,6 +21,7 @@ from labsupport.claims.rows import (
     record_rows,
     recorded_on,
 )
+from labsupport.distributed.parallel.predict import rank_correlation
 from labsupport.explore import View, small_print
 from labsupport.explore.style import BLUE, COLOURS, VERMILION
 
@@ -161,6 +162,32 @@ def order_lines() -> list[str]:
             f"{name:10}{words(column(mine, 'order'), digits=2):>24}{regret + ' %':>30}"
         )
     return lines
+
+
+def call_counts(layouts: Sequence[str]) -> list[float]:
+    """Collective calls and messages of rank 0 in a forward and backward."""
+    rows = rows_of("layouts")
+    first = [pick(rows, arm=layout)[0] for layout in layouts]
+    return [float(sum(row[name] for name in COLLECTIVES)) for row in first]
+
+
+def count_lines() -> list[str]:
+    """Does the number of calls foretell the order? Against both records' times."""
+    four = pick(rows_of("predict"), arm="four_ranks")
+    layouts = four[0]["layouts"]
+    calls = call_counts(layouts)
+    table = [
+        statistics.median(column(pick(rows_of("layouts"), arm=layout), "ms"))
+        for layout in layouts
+    ]
+    times = {
+        "first table": table,
+        "second table": medians(four, "measured_ms"),
+    }
+    return [
+        f"order of calls against times of the {name}: {rank_correlation(calls, ms):.2f}"
+        for name, ms in times.items()
+    ]
 
 
 def predict_view() -> View:

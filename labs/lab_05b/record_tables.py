@@ -322,7 +322,11 @@ def writing_view() -> View:
     figure.update_xaxes(
         title="texts written at a time", type="log", tickvals=list(TEXTS)
     )
-    figure.update_yaxes(title="ms for one more token of each", type="log")
+    figure.update_yaxes(
+        title="ms for one more token of each",
+        type="log",
+        tickvals=[20, 50, 100, 200, 500, 1000],
+    )
     figure.update_layout(title="Writing", margin={"t": 110})
     small_print(figure, caption("writing"))
     sentence = "Milliseconds for 1 and for 64 texts: " + "; ".join(

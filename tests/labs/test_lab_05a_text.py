@@ -85,6 +85,9 @@ def test_unequal_ranks():
     assert balanced == pytest.approx(1 / 14, abs=0.005)
     step = [middle("balance", "ms", arm=arm) for arm in ("balanced", "equal")]
     assert step[0] / step[1] == pytest.approx(0.55, abs=0.01)
+    turns = middle("balance", "idle", arm="turn_balanced")
+    assert turns == pytest.approx(0.14, abs=0.005)
+    assert turns / balanced == pytest.approx(2, abs=0.1)
     for row in rows("balance", arm="turn_balanced"):
         assert row["batches"][0] < row["batches"][1]
 
@@ -132,3 +135,11 @@ def test_batches():
         assert small < follows < large
     steps = [middle("batch", "steps", arm=arm) for arm in ("adaptive", "small")]
     assert steps[0] < steps[1] / 2
+
+
+def test_the_number_of_calls_foretells_the_order():
+    """In both records, and far better than the fitted model does."""
+    correlations = [float(line.split()[-1]) for line in tables.count_lines()]
+    assert min(correlations) > 0.8
+    four = rows("predict", arm="four_ranks")
+    assert max(row["order"] for row in four) < min(correlations) - 0.4

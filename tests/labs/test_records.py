@@ -32,7 +32,7 @@ def first_row(experiment: Experiment) -> dict[str, Any]:
     return row
 
 
-def again() -> Iterator[Any]:
+def trials_to_repeat() -> Iterator[Any]:
     """Every experiment; `make test` leaves out long ones, but for a lab's quickest."""
     for lab in RECORDED_LABS:
         seconds = {e.name: first_row(e)["seconds"] for e in experiments_of(lab)}
@@ -43,7 +43,7 @@ def again() -> Iterator[Any]:
             yield pytest.param(experiment, id=f"{lab}-{experiment.name}", marks=marks)
 
 
-@pytest.mark.parametrize("experiment", again())
+@pytest.mark.parametrize("experiment", trials_to_repeat())
 def test_one_row_comes_out_as_recorded(experiment: Experiment):
     """Other processors round otherwise, so 100 steps may drift by a little."""
     recorded = first_row(experiment)

@@ -96,6 +96,7 @@ def test_a_new_server_when_it_is_asked_for_or_needed(
     assert server() == fifth
 
 
+@pytest.mark.slow
 def test_an_idle_server_leaves(
     notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,7 +208,10 @@ while not Path("end").exists():
 """
 
 
-@pytest.mark.parametrize("when", ["in a cell", *END])
+SLOW = [pytest.param(when, marks=pytest.mark.slow) for when in ("in a cell", "exits")]
+
+
+@pytest.mark.parametrize("when", ["is killed", *SLOW])
 def test_nothing_outlives_the_kernel(notebook: Notebook, when: str) -> None:
     """Kept ranks, idle agents, and a cell with one rank inside C code."""
     kernel = subprocess.Popen(
@@ -249,6 +253,7 @@ share("sum", x.item())
 """
 
 
+@pytest.mark.slow
 def test_two_notebooks_at_once(notebook: Notebook) -> None:
     """Each cell ends only if the other notebook's cell runs at the same time."""
     kernels = [

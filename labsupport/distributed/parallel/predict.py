@@ -20,6 +20,8 @@ multiplied at a lower rate, and what Python does for each call of a cut layer.
 
 from __future__ import annotations
 
+import statistics
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -135,20 +137,19 @@ def _work(layout: Layout, config: GPTConfig, stages: Sequence[range]) -> float:
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
     """Spearman's: 1 if two lists have the same order, -1 if the opposite one.
 
+    Equal numbers share the mean of their places.
+
     Raises:
-        LabError: lists of different lengths, or of fewer than two.
+        LabError: lists of different lengths, or of fewer than two, or all equal.
     """
     if len(a) != len(b) or len(a) < 2:
         raise LabError(f"{len(a)} and {len(b)} numbers: give two lists of 2 or more.")
-    places = [_places(a), _places(b)]
-    n = len(a)
-    square = sum((x - y) ** 2 for x, y in zip(*places, strict=True))
-    return 1 - 6 * square / (n * (n * n - 1))
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        raise LabError("All numbers of a list are equal: they have no order.")
+    return statistics.correlation(_places(a), _places(b))
 
 
-def _places(values: Sequence[float]) -> list[int]:
-    order = sorted(range(len(values)), key=values.__getitem__)
-    places = [0] * len(values)
-    for place, index in enumerate(order):
-        places[index] = place
-    return places
+def _places(values: Sequence[float]) -> list[float]:
+    """Half the numbers that are smaller or equal, half those that are smaller."""
+    order = sorted(values)
+    return [(bisect_left(order, v) + bisect_right(order, v)) / 2 for v in values]
