@@ -108,6 +108,7 @@ def generate(
             f"{R} are needed."
         )
     device = next(model.parameters()).device
+    decoder = Decoder(model, P, T + longest)
     was_training = model.training
     model.eval()
 
@@ -115,7 +116,6 @@ def generate(
     tokens_RN = torch.full((R, longest), pad, device=device)
     logprobs_RN = torch.zeros(R, longest, device=device)
 
-    decoder = Decoder(model, P, T + longest)
     logits = decoder.read(prompts_PT.to(device)).repeat_interleave(group, dim=0)
     decoder.keep(torch.arange(P, device=device).repeat_interleave(group))
     # Which of the R rows are in the decoder's batch, and which of these go on.

@@ -35,7 +35,8 @@ def row_seeds(seed: int, step: int, count: int) -> Seeds:
         step: 0 or more: which batch.
         count: R, the rows of the whole batch. A process takes its share of them.
     """
-    return np.random.SeedSequence([seed, step]).generate_state(count, np.uint64)
+    state_R = np.random.SeedSequence([seed, step]).generate_state(count, np.uint64)
+    return state_R.astype(np.uint64)
 
 
 def uniforms(seeds_R: Seeds, count: int) -> Tensor:

@@ -73,8 +73,14 @@ class Experience:
 
     def rows(self, index_M: Tensor) -> Experience:
         """Some of the rows: a minibatch."""
-        parts = vars(self).values()
-        return Experience(*(None if p is None else p[index_M] for p in parts))
+        return Experience(
+            self.prompts_RT[index_M],
+            self.tokens_RN[index_M],
+            self.old_RN[index_M],
+            self.advantages_R[index_M],
+            self.mask_RN[index_M],
+            None if self.ref_RN is None else self.ref_RN[index_M],
+        )
 
     def minibatches(
         self, updates: int, parts: int, numbers: np.random.Generator
@@ -86,7 +92,9 @@ class Experience:
         """
         for seen in range(updates):
             order_R = torch.from_numpy(numbers.permutation(len(self.tokens_RN)))
-            for index_M in order_R.to(self.tokens_RN.device).chunk(parts):
+            order_R = order_R.to(self.tokens_RN.device)
+            # `chunk` would make fewer parts of some sizes: 3 of 6 rows in 4 parts.
+            for index_M in order_R.tensor_split(parts):
                 yield seen, self.rows(index_M)
 
 

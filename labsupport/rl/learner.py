@@ -105,7 +105,7 @@ class Learner:
             `NUMBERS`; grad_norm is the gradient's length before it was clipped.
 
         Raises:
-            Diverged: loss or gradient are NaN or infinite; the weights are as they were.
+            Diverged: loss or gradient are NaN or infinite, before the update.
         """
         lr = self.recipe.learning_rate(self.update)
         for group in self.optimizer.param_groups:

@@ -8,9 +8,9 @@ greedy completions of both are compared first, and have to be equal.
 
 Both then sample from the same prompts at temperature 1, several completions each, in
 turns, so that both suffer from the same neighbours on the machine. Tokens are counted
-up to EOS. Ours also returns log-probs, theirs does not. In "never ends" no token is EOS,
-so that no row can be left out. A ratio of 10 means that `labsupport` writes ten times as many
-tokens a second.
+up to EOS. Ours also returns log-probs, theirs does not. In "never ends" no token is
+EOS, so that no row can be left out. A ratio of 10 means that `labsupport` writes ten
+times as many tokens a second.
 
 Needs transformers, which is no dependency of the course: install it into an environment
 of its own.

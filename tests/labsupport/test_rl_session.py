@@ -112,6 +112,7 @@ def test_every_completion_is_used_once_an_update():
         orders.append(torch.cat(rows))
         assert sorted(orders[-1].tolist()) == list(range(15))
     assert not torch.equal(*orders)
+    assert len(list(seen.minibatches(1, 10, numbers))) == 10
     for _, part in parts:
         for a, tokens in zip(part.advantages_R.int(), part.tokens_RN, strict=True):
             assert torch.equal(tokens, seen.tokens_RN[a])
