@@ -82,12 +82,10 @@ class Clock:
 
 
 def status(run: Run, clock: Clock) -> str:
-    """One line: step, loss, validation, time left."""
+    """One line: step, the latest numbers, time left."""
     width = len(str(run.steps))
-    parts = [f"step {run.steps_done:>{width}}/{run.steps}", f"loss {run.loss:.3f}"]
-    if not math.isnan(run.validation):
-        parts.append(f"validation {run.validation:.3f}")
-    return "  ".join([*parts, clock.words()])
+    step = f"step {run.steps_done:>{width}}/{run.steps}"
+    return "  ".join([step, *run.numbers(), clock.words()])
 
 
 class TextDisplay:
@@ -149,11 +147,9 @@ class WidgetDisplay:
             self.draw(status(self.run, self.clock), POINTS)
 
     def draw(self, sentence: str, points: int) -> None:
-        from labsupport.train.figure import curves
-
         self.bar.value = self.run.steps_done
         self.text.value = "<br>".join([sentence, *self.notes])
-        lines = curves(self.run.metrics, points, self.run.band)
+        lines = self.run.curves(points)
         with self.figure.batch_update():
             for trace in self.figure.data:
                 if trace.name in lines:

@@ -101,6 +101,26 @@ class Run:
         rows = rows.reindex(columns=[*COLUMNS, *extra])
         return rows.astype({"step": int, "tokens": int})
 
+    def numbers(self) -> list[str]:
+        """The latest numbers, each with its name."""
+        parts = [f"loss {self.loss:.3f}"]
+        if not math.isnan(self.validation):
+            parts.append(f"validation {self.validation:.3f}")
+        return parts
+
+    def outcome(self) -> str:
+        """How the run ended, in one sentence with its latest numbers."""
+        numbers = ", ".join(self.numbers())
+        if self.stopped == "finished":
+            return f"Finished {self.steps} steps in {self.seconds:.1f} s: {numbers}."
+        return f"Stopped after step {self.steps_done} of {self.steps}: {numbers}."
+
+    def curves(self, most: int = 0) -> dict[str, tuple[list[float], list[float]]]:
+        """The x and y of the figure's lines by name; `most` points each, 0 for all."""
+        from labsupport.train.figure import curves
+
+        return curves(self.metrics, most, self.band)
+
     def figure(self) -> go.Figure:
         """The loss curve, with validation and the recorded spread."""
         from labsupport.train.figure import loss_figure

@@ -209,12 +209,7 @@ def ending(run: Run, keeper: Keeper) -> str:
     """How a run ended, in one sentence."""
     if run.steps_done == run.steps == run.resumed_at:
         return f"Nothing is left to resume: all {run.steps} steps were done before."
-    numbers = f"loss {run.loss:.3f}"
-    if not math.isnan(run.validation):
-        numbers += f", validation {run.validation:.3f}"
-    if run.stopped == "finished":
-        return f"Finished {run.steps} steps in {run.seconds:.1f} s: {numbers}."
-    sentence = f"Stopped after step {run.steps_done} of {run.steps}: {numbers}."
-    if keeper.file is not None and run.saved_step is not None:
+    sentence = run.outcome()
+    if run.stopped == "stopped" and keeper.file and run.saved_step is not None:
         sentence += f" resume=True goes on from step {run.saved_step}."
     return sentence
