@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Annotated
+from typing import Annotated
 
 import typer
 
@@ -153,47 +153,47 @@ def test(
 
     python = [sys.executable, "-m"]
     pytest = [*python, "pytest", *([] if everything else ["-m", "not slow"])]
-    # Two lanes beside each other: much of what the first one tests waits for
-    # processes to start, the second computes on one core. The browser comes last and
-    # alone, while the cores are quiet.
+    # Two lanes beside each other: much of what tests of ranks do is to wait for
+    # processes to start. Each lane takes the next step when it is free. The browser
+    # comes last and alone, while the cores are quiet.
     others = [f"--ignore=tests/{name}" for name in ("kernels", "labs", "browser")]
-    shown = {
+    first = {
         "Linting": [*python, "ruff", "check", "."],
         "Checking the format": [*python, "ruff", "format", "--check", "."],
         "Checking types": [*python, "mypy"],
-        "Testing the code": [*pytest, "tests", *others],
     }
     beside = {
+        "Testing the code": [*pytest, "tests", *others],
         "Testing the kernels": [*pytest, "tests/kernels"],
-        "Comparing every notebook's outputs with a new run": [*python, *NBVAL],
+        "Comparing the readers' notebooks with a new run": [
+            *(*python, *NBVAL),
+            *("labs", "--ignore=labs/solved"),
+        ],
         "Testing the labs": [*pytest, "tests/labs"],
+        "Comparing the solved notebooks with a new run": [
+            *(*python, *NBVAL),
+            "labs/solved",
+        ],
     }
     browser = {"Testing in the browser": [*pytest, "tests/browser"]}
-    with tempfile.TemporaryFile("w+") as log, ThreadPoolExecutor() as lanes:
-        typer.echo(f"Beside what follows: {', '.join(beside)}.")
-        second = lanes.submit(_failed, beside, log)
-        failed = _failed(shown)
-        failed += second.result()
-        log.seek(0)
-        typer.echo(log.read())
-    failed += _failed(browser)
+    failed = [title for title, step in first.items() if not _passed(title, step)]
+    with ThreadPoolExecutor(2) as lanes:
+        found = lanes.map(_passed, beside, beside.values())
+        failed += [title for title, ok in zip(beside, found, strict=True) if not ok]
+    failed += [title for title, step in browser.items() if not _passed(title, step)]
     if failed:
         raise LabError(f"Failed: {'; '.join(failed)}.")
     typer.echo("Everything passed.")
 
 
-def _failed(steps: dict[str, list[str]], log: IO[str] | None = None) -> list[str]:
-    """Run commands by title, all of them; returns the titles of those that failed.
-
-    Args:
-        log: where titles and output go; None for the terminal.
-    """
-    failed = []
-    for title, command in steps.items():
-        print(f"{title} ...", file=log, flush=True)
-        if subprocess.run(command, cwd=ROOT, stdout=log, stderr=log).returncode:
-            failed.append(title)
-    return failed
+def _passed(title: str, command: list[str]) -> bool:
+    """Run a command; its output comes as a whole, when it has ended."""
+    typer.echo(f"{title} ...")
+    with tempfile.TemporaryFile("w+") as log:
+        code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log).returncode
+        log.seek(0)
+        typer.echo(f"{title}:\n{log.read()}")
+    return code == 0
 
 
 def main() -> None:

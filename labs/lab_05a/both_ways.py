@@ -59,6 +59,8 @@ def changed(x: Tensor, change: Change, name: str) -> Tensor:
             if isinstance(made, Tensor)
             else repr(made)
         )
+        if made is None:  # what an in-place call returns
+            came += " (a collective changes its tensor and returns nothing)"
         raise LabError(
             f"both_ways: `{name}` has to return a tensor of shape {tuple(x.shape)}, "
             f"and returned {came}."

@@ -304,6 +304,13 @@ SWIGLU = Exercise(
             2,
         ),
         WrongAnswer(
+            "both at the output",
+            _swiglu(at_input=NONE, at_output=("total", "total")),
+            "the sum on the way back is at the output, where the gradient is whole "
+            "already. It belongs at x, whose gradient has a part from each rank.",
+            2,
+        ),
+        WrongAnswer(
             "input summed",
             _swiglu(at_input=("total", "total")),
             "the input is whole on every rank already: summing it makes it W times "
@@ -661,6 +668,13 @@ ZERO = Exercise(
         "of the sum over ranks. `dist.all_gather_single(out_SW, in_S)` puts the "
         "parts in a row. Make the outputs before, with `weights_P.new_empty(...)`.",
     ),
+    otherwise={
+        "parts that do not come out even": (
+            "a part has another length, or lies elsewhere, on one of the ranks: pad "
+            "weights and gradient alike, and cut at the end.",
+            2,
+        ),
+    },
 )
 
 # --- 5.3 one forward, one backward ------------------------------------------------
@@ -805,7 +819,7 @@ def schedule_share(candidate: Candidate) -> None:
 def schedule_refuses(candidate: Candidate) -> None:
     try:
         value = candidate(0, 4, 3)
-    except Exception:
+    except ValueError:
         return
     raise CheckFailed(
         "a ValueError for 3 microbatches on 4 stages", show_values(value)
@@ -943,4 +957,20 @@ SCHEDULE = Exercise(
         "other S - 1 stages, there and back. Divide the waiting by the sum of both, "
         "and F + B cancels. `raise ValueError(...)` comes first of all.",
     ),
+    otherwise={
+        "by hand": (
+            "a stage's first backward is B0; backwards come in order, and there are as "
+            "many as forwards.",
+            2,
+        ),
+        "the share of waiting": (
+            "the share is waiting / (work + waiting), between 0 and 1. The wait is "
+            "S - 1 times F + B.",
+            3,
+        ),
+        "too few microbatches": (
+            "fewer microbatches than stages are refused, and nothing else is.",
+            3,
+        ),
+    },
 )

@@ -229,8 +229,8 @@ HALVES = Exercise(
         "until W is done the activations stay.",
         "Stage s of 1F1B holds S - s microbatches, so it can put off s of its W's and "
         "hold no more than the first stage.",
-        "As in 5.3, with I for B. After I of microbatch i comes W of microbatch i - s, "
-        "if there is one. Behind all that stand the W's that are left.",
+        "As in 5.3, with I for B, and W's between. Stage 1 of 2 begins F0 I0 F1 I1 W0 "
+        "F2 I2 W1. Behind all that stand the W's that are left.",
     ),
 )
 
@@ -401,6 +401,13 @@ COSTS = Exercise(
         "numbers. Stages 0 to 2 need two passes. Stage 3 needs three: weights for the "
         "forward, weights for the backward, gradients.",
     ),
+    otherwise={
+        "numbers sent": (
+            "numbers are asked for, not bytes. A reduce-scatter is one pass of "
+            "P (N - 1) / N, and so is an all-gather.",
+            3,
+        ),
+    },
 )
 
 # --- 5.6 which layouts fit ----------------------------------------------------------
@@ -600,8 +607,16 @@ LAYOUTS = Exercise(
     hints=(
         "Two loops are enough: with data and tensor given, pipeline is N over their "
         "product, if that is a whole number.",
-        "A layout is legal if `heads % tensor` and `layers % pipeline` are both 0.",
+        "A layout is legal if tensor divides the heads and pipeline the layers: no "
+        "remainder may be left.",
         "Keep it if `memory(data, tensor, pipeline)` is at most the limit. Loops that "
         "count upwards give ascending triples.",
+    ),
+    otherwise=dict.fromkeys(
+        ("by hand", "all of them"),
+        (
+            "tensor divides the heads, pipeline the layers; `memory` is of one rank.",
+            2,
+        ),
     ),
 )

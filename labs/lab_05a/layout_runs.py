@@ -233,15 +233,26 @@ def measured_costs(
             model.loss(tokens_BT[:b], targets_BT[:b]).backward()
 
         points.append((float(b), step_ms(both, plan.steps, dist)[0] / 1e3))
-    fixed, per_row = line(points)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     update, _ = step_ms(lambda _: optimizer.step(), plan.steps, dist)
     return Costs(
         fit_link(LINK_SIZES[scale], seconds, W),
-        StepCost(max(0.0, fixed), per_row),
+        row_cost(points),
         update / 1e3,
         gloo=dist.get_backend() == "gloo",
     )
+
+
+def row_cost(points: list[tuple[float, float]]) -> StepCost:
+    """What a step takes for itself and for each row, through (rows, seconds).
+
+    Where noise leaves a row no time, or the step less than none, all is the rows'.
+    """
+    fixed, per_row = line(points)
+    if fixed < 0 or per_row <= 0:
+        rows, seconds = points[-1]
+        return StepCost(0.0, seconds / rows)
+    return StepCost(fixed, per_row)
 
 
 def predict_rank(

@@ -142,24 +142,24 @@ def cut_view() -> View:
 
     # x, gate and up, hidden, down, y: widths D = 3 and F = 4, N = 2 rows.
     box(0, 1, 3, 2, GREY)
-    word(1.5, 3.5, "x<br>N × D")
+    word(1.5, 3.8, "x<br>N × D")
     word(3.5, 2, "·", 22)
     for half, colour in enumerate(RANK_COLOURS):
         box(4 + 2 * half, 0.5, 2, 3, colour)
         box(10 + 2 * half, 1, 2, 2, colour)
         box(15, 4 - 2 * (half + 1), 3, 2, colour)
         box(19.5 + 4 * half, 1, 3, 2, colour)
-    word(6, 4.1, "gate, and up<br>D × F, columns")
+    word(6, 4.3, "gate, and up<br>D × F, columns")
     word(9, 2, "→", 22)
-    word(12, 3.5, "hidden<br>N × F")
+    word(12, 3.8, "hidden<br>N × F")
     word(14.5, 2, "·", 22)
-    word(16.5, 4.6, "down<br>F × D, rows")
+    word(16.5, 4.8, "down<br>F × D, rows")
     word(18.75, 2, "=", 20)
     word(23, 2, "+", 20)
-    word(23, 3.5, "y = sum of two parts<br>N × D each")
+    word(23, 3.8, "y = sum of two parts<br>N × D each")
     figure.update_xaxes(visible=False, range=[-0.5, 27])
     figure.update_yaxes(
-        visible=False, range=[-0.5, 5.4], scaleanchor="x", scaleratio=1
+        visible=False, range=[-0.5, 5.8], scaleanchor="x", scaleratio=1
     )
     figure.update_layout(
         title="Blue on rank 0, orange on rank 1; grey on both",

@@ -134,11 +134,12 @@ def draw(model: str, gpus: int, memory: int) -> View:
         )
     room = cluster.memory * cluster.usable / 1e9
     figure.add_vline(x=room, line={"dash": "dot", "color": "#111827"})
-    ticks = [m * 10**k for k in range(-2, 5) for m in (1, 1.5, 2, 3, 5, 7)]
+    ticks = [m * 10**k for k in range(-2, 5) for m in (1, 2, 5)]
     axis = {
         "type": "log",
         "tickvals": ticks,
         "ticktext": [f"{t:g}" for t in ticks],
+        "tickangle": 0,
     }
     figure.update_xaxes(title="memory of the fullest GPU, GB", **axis)
     figure.update_yaxes(title="seconds a step", **axis)

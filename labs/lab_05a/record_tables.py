@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from functools import partial
@@ -169,7 +170,7 @@ def predict_view() -> View:
     table: dict[str, list[Any]] = {
         name: [] for name in ("ranks", "layout", "predicted ms", "measured ms")
     }
-    most = 0.0
+    most = 0.0  # of the predictions
     for number, (arm, name) in enumerate(RANKS.items()):
         mine = pick(rows, arm=arm)
         layouts = mine[0]["layouts"]
@@ -186,7 +187,7 @@ def predict_view() -> View:
             marker={"color": COLOURS[number], "symbol": number, "size": 10},
             hovertemplate="%{text}: %{x} predicted, %{y} measured<extra></extra>",
         )
-        most = max(most, *both[0], *both[1])
+        most = max(most, *both[0])
         for values, cells in zip(
             table.values(),
             ([name] * len(layouts), layouts, *both),
@@ -204,7 +205,7 @@ def predict_view() -> View:
     figure.update_yaxes(title="measured, ms a step", rangemode="tozero")
     figure.update_layout(title="Layouts, predicted and run", margin={"t": 96})
     small_print(figure, caption("predict"))
-    sentence = "; ".join(line.strip() for line in order_lines()[1:])
+    sentence = "; ".join(" ".join(line.split()) for line in order_lines()[1:])
     return View(
         figure,
         "Correlation of the orders, and how much slower the best of the three that "
@@ -250,6 +251,26 @@ def switch_lines(link: str = "200mbit") -> list[str]:
         )
         lines.append(f"{name:20}{cells}{gap:>10.1e}")
     return lines
+
+
+def break_even_words(link: str = "200mbit") -> str:
+    """How many short steps, cut, pay for one change of layouts; from medians."""
+    rows = rows_of("switch")
+
+    def middle(arm: str, metric: str) -> float:
+        return statistics.median(
+            column(pick(rows, arm=arm), f"{metric}_{link}")
+        )
+
+    gain = middle("copies", "ms_before") - middle("cut_to_copies", "ms_before")
+    cost = 1e3 * middle("cut_to_copies", "switch_s")
+    if gain <= 0:
+        return f"{LINKS[link]}: cut, no short step is faster."
+    return (
+        f"{LINKS[link]}: cut, a short step takes {gain:.0f} ms less. The switch takes "
+        f"{cost:.0f} ms: {math.ceil(cost / gain)} short steps pay for it. Here there "
+        f"were {len(rows[0]['loss']) // 2}."
+    )
 
 
 def switch_view() -> View:
@@ -305,12 +326,12 @@ def sync_lines() -> list[str]:
     rows = rows_of("sync")
     lines = [
         f"{'ms a step':34}{'messages':>9}{'MB sent':>9}"
-        + "".join(f"{name:>24}" for name in LINKS.values())
+        + "".join(f"{name:>27}" for name in LINKS.values())
     ]
     for arm, name in WAYS.items():
         mine = pick(rows, arm=arm)
         cells = "".join(
-            f"{words(column(mine, f'ms_{link}')):>24}" for link in LINKS
+            f"{words(column(mine, f'ms_{link}')):>27}" for link in LINKS
         )
         first = mine[0]
         lines.append(

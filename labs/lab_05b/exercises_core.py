@@ -122,6 +122,16 @@ AGGREGATE = Exercise(
             2,
         ),
         WrongAnswer(
+            "eps for each",
+            _weighted(
+                lambda logits, eps: (
+                    (1 - logits.shape[-1] * eps) * logits.softmax(-1) + eps
+                )
+            ),
+            "each stream gets eps. All streams together get eps, so each eps / P.",
+            2,
+        ),
+        WrongAnswer(
             "sum above one",
             _weighted(
                 lambda logits, eps: logits.softmax(-1) + eps / logits.shape[-1]
@@ -368,11 +378,39 @@ MISFIT = Exercise(
             "that is the mean over trainings. The sum is asked for.",
             3,
         ),
+        WrongAnswer(
+            "over delta",
+            _misfit(size=lambda x, delta: _huber(x, delta).sum() / delta),
+            "that is `smooth_l1_loss`: the Huber loss divided by delta.",
+            3,
+        ),
+        WrongAnswer(
+            "delta left at 1",
+            _misfit(size=lambda x, delta: _huber(x, 1.0).sum()),
+            "delta is not passed on, and so is 1.",
+            3,
+        ),
+        WrongAnswer(
+            "a jump",
+            _misfit(
+                size=lambda x, delta: torch.where(
+                    x.abs() <= delta, x.square() / 2, delta * x.abs()
+                ).sum()
+            ),
+            "parabola and line do not meet at delta: the line has to begin at delta "
+            "squared / 2.",
+            3,
+        ),
+        WrongAnswer(
+            "power of the size alone",
+            _misfit(reducible=lambda A, N, w, alpha: A / (N * w) ** alpha),
+            "A is divided by a power. The power takes in A, too.",
+            1,
+        ),
     ),
     hints=(
-        "First the law: `E, A, alpha, k = law_4`, then what it expects of every "
-        "training. `torch.log` is the natural logarithm; at P = 1 the streams' factor "
-        "is 1.",
+        "First unpack the law's four numbers; then what it expects of every training. "
+        "`torch.log` is the natural logarithm; at P = 1 the streams' factor is 1.",
         "Then the error: the difference of two logarithms, of the expected loss and of "
         "the measured one.",
         "The Huber loss of an error r: r squared / 2 up to delta, then "
@@ -419,7 +457,7 @@ def equal_probes() -> Sequence[Arguments]:
     return [
         (1.0, 2, 0.5, 2.8, CURVE_N, CURVE_LOSS),
         (2.0, 8, 0.4, 2.2, CURVE_N, CURVE_LOSS),
-        (1.5, 4, 0.3, 2.5, CURVE_N, CURVE_LOSS),
+        (1.5, 4, 0.3, 2.4, CURVE_N, CURVE_LOSS),
         (3.0, 1, 0.7, 2.05, CURVE_N, CURVE_LOSS),
     ]
 
@@ -471,7 +509,10 @@ def equal_beyond_the_curve(candidate: Candidate) -> None:
         came = candidate(1.0, 2, 0.5, loss, CURVE_N, CURVE_LOSS)
         if not isinstance(came, tuple | list) or len(came) != 2:
             raise CheckFailed("two numbers", show_values(came))
-        if not math.isnan(float(came[1])):
+        second = came[1]
+        if not isinstance(second, int | float | Tensor) or not math.isnan(
+            float(second)
+        ):
             raise CheckFailed(
                 f"NaN for a loss of {loss:g}, which no plain model of the curve comes "
                 "near",
@@ -536,6 +577,20 @@ EQUAL = Exercise(
             1,
         ),
         WrongAnswer(
+            "divided",
+            _equal(by_law=lambda N, P, k: N / (k * math.log(P) + 1)),
+            "by the law: N is divided by the streams' factor. Streams make it worth "
+            "more, not less.",
+            1,
+        ),
+        WrongAnswer(
+            "order",
+            lambda *probe: _equal()(*probe)[::-1],
+            "the two sizes are in the other order: by the law first, then by the "
+            "curve.",
+            1,
+        ),
+        WrongAnswer(
             "linear in N",
             _equal(between=lambda n, m, s: n + s * (m - n)),
             "by the curve: between two sizes the loss is taken as linear in N. It is "
@@ -576,9 +631,9 @@ EQUAL = Exercise(
         "is equal. For a plain model that factor is 1.",
         "By the curve: find two neighbours, the smaller with a loss above yours, the "
         "larger with one below. Then go from one to the other along ln N.",
-        "The share of the way is (upper loss - yours) / (upper loss - lower loss). A "
-        "share s of the way from n to m in logarithms is n times (m / n) to the power "
-        "s. `float('nan')` if no two neighbours fit.",
+        "The share of the way is 0 at the smaller model's loss and 1 at the larger's. "
+        "Go that share of the way between the logarithms of the two sizes, and undo "
+        "the logarithm.",
     ),
     otherwise={
         "beyond the curve": (

@@ -192,6 +192,31 @@ ATTEND = Exercise(
             2,
         ),
         WrongAnswer(
+            "mask as numbers",
+            _attend(mask=lambda T, M: torch.ones(T, M + T).tril(M)),
+            "the mask holds numbers, and those are added to the scores. It has to be "
+            "boolean.",
+            2,
+        ),
+        WrongAnswer(
+            "mask turned round",
+            _attend(
+                mask=lambda T, M: torch.ones(T, M + T, dtype=torch.bool).triu(
+                    M + 1
+                )
+            ),
+            "the mask is True where a key is hidden. Here True means seen.",
+            2,
+        ),
+        WrongAnswer(
+            "no prefix",
+            lambda q, k, v, prefix_k, prefix_v: F.scaled_dot_product_attention(
+                q, k, v, is_causal=True
+            ),
+            "the prefixes are left out.",
+            1,
+        ),
+        WrongAnswer(
             "prefix behind the tokens",
             _attend(prefix_first=False),
             "the prefix stands behind the tokens, and the mask counts it as in front.",
@@ -223,11 +248,10 @@ ATTEND = Exercise(
         ),
     ),
     hints=(
-        "`x.repeat_interleave(B, dim=0)` gives each prefix to B neighbouring rows. "
-        "B is R / P.",
-        "Query t may see the M prefix positions and tokens 0 to t. As a table of T "
-        "rows and M + T columns: True up to the diagonal that lies M to the right, "
-        "`torch.ones(...).tril(M)`.",
+        "Each prefix has to serve B neighbouring rows, and B is R / P: "
+        "`repeat_interleave` does that.",
+        "Query t may see the M prefix positions and tokens 0 to t. A *boolean* table "
+        "of T rows and M + T columns: row t is True in its first M + t + 1 places.",
         "Concatenate prefix and tokens along the axis of positions, once for keys and "
         "once for values, and call `scaled_dot_product_attention` with `attn_mask`.",
     ),

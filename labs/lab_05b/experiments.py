@@ -122,11 +122,11 @@ EXPERIMENTS = [
     Experiment(
         lab="05b",
         name="tuning",
-        question="GPT: which of three learning rates is best for each arm?",
+        question="GPT: which of five learning rates is best for each arm?",
         run=tuning_row,
         arms=TUNED,
         seeds=TUNING,
-        points=[{"rate": rate} for rate in range(3)],
+        points=[{"rate": rate} for rate in range(len(RATES["cpu"]))],
     ),
     Experiment(
         lab="05b",

@@ -34,11 +34,12 @@ PREFIX: dict[Scale, int] = {"ci": 4, "cpu": 8, "gpu": 16}
 """M, positions of a prefix (the paper: 48 for texts of 2048)."""
 STREAMS = (1, 2, 4, 8)
 RATES: dict[Scale, tuple[float, ...]] = {
-    "ci": (4e-3, 8e-3, 1.6e-2),
-    "cpu": (4e-3, 8e-3, 1.6e-2),
-    "gpu": (1e-3, 2e-3, 4e-3),
+    "ci": (4e-3, 8e-3, 1.6e-2, 2e-3, 3.2e-2),
+    "cpu": (4e-3, 8e-3, 1.6e-2, 2e-3, 3.2e-2),
+    "gpu": (1e-3, 2e-3, 4e-3, 5e-4, 8e-3),
 }
-"""Learning rates that every arm may choose from."""
+"""Learning rates that every arm may choose from. The last two came later: with three,
+most arms chose the highest and one the lowest."""
 LIVE_STEPS: dict[Scale, int] = {"ci": 12, "cpu": 300, "gpu": 2000}
 """How long the training in the notebook lasts."""
 RANK_STEPS: dict[Scale, int] = {"ci": 4, "cpu": 20, "gpu": 20}

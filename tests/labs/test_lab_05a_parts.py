@@ -5,6 +5,7 @@ import torch
 
 from labs.lab_05a import opening
 from labs.lab_05a.exercises_core import swiglu_on_ranks, zero_step
+from labs.lab_05a.layout_runs import row_cost
 from labs.lab_05a.live import SwiGLUOnRanks, train_on_axes
 from labs.lab_05a.opening import LIVE_PLANS, Budget, arrangement_bytes, budget_of
 from labsupport.distributed.magic import torchrun
@@ -14,6 +15,19 @@ from labsupport.nn import GPTConfig
 from labsupport.nn.gpt import SwiGLU
 
 PLENTY = 10**12
+
+
+@pytest.mark.parametrize(
+    ("points", "fixed", "per_row"),
+    [
+        ([(1.0, 3.0), (4.0, 9.0)], 1.0, 2.0),
+        ([(1.0, 9.0), (4.0, 8.0)], 0.0, 2.0),  # more rows, less time
+        ([(1.0, 1.0), (4.0, 8.0)], 0.0, 2.0),  # the step itself less than none
+    ],
+)
+def test_a_row_always_takes_time(points, fixed, per_row):
+    cost = row_cost(points)
+    assert (cost.fixed, cost.per_sample) == pytest.approx((fixed, per_row))
 
 
 class Data:

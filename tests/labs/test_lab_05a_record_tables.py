@@ -144,6 +144,19 @@ def test_the_switch():
     assert list(view.table) == ["step", "copies all along", "cut, then copies"]
 
 
+def test_how_long_a_phase_has_to_be(monkeypatch):
+    assert tables.break_even_words() == "200 Mbit/s: cut, no short step is faster."
+    cut = [
+        row | ({"ms_before_200mbit": 6.0} if row["arm"] == "cut_to_copies" else {})
+        for row in ROWS["switch"]
+    ]
+    monkeypatch.setattr(tables, "rows_of", {"switch": cut}.__getitem__)
+    assert "takes 4 ms less" in tables.break_even_words()
+    assert "500 ms: 125 short steps pay for it. Here there were 2." in (
+        tables.break_even_words()
+    )
+
+
 def test_sharing_at_the_best_rate_and_paired_by_seed():
     lines = tables.share_lines()
     assert lines[1].split()[:4] == ["two", "matrices,", "copies", "127,296"]

@@ -92,10 +92,19 @@ def test_a_strict_comparison_misses_measured_sizes():
                 found = N_S[i] * (N_S[i + 1] / N_S[i]) ** share
         return N * (k * math.log(P) + 1), found
 
-    # The third probe lies on a measured size already.
     verdict = run_checks(core.EQUAL, strict)
-    assert verdict.state == "failed"
-    assert "by the curve" in verdict.message
+    assert verdict.step == "at measured sizes"
+    assert "compare with >= and <=" in verdict.message
+
+
+def test_none_is_not_nan():
+    def nothing(N, P, k, loss, N_S, loss_S):
+        by_law, by_curve = core.equal_plain(N, P, k, loss, N_S, loss_S)
+        return by_law, None if math.isnan(by_curve) else by_curve
+
+    verdict = run_checks(core.EQUAL, nothing)
+    assert verdict.step == "beyond the curve"
+    assert "NaN for a loss of 3.2" in verdict.message
 
 
 @pytest.mark.parametrize("came", [3.0, (1.0,), (1.0, 2.0, 3.0), "two"])

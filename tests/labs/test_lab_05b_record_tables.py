@@ -81,7 +81,7 @@ def test_half_a_tuning_chooses_nothing(monkeypatch):
     assert experiments.best_rate("p8", "ci") in RATES["ci"]
     short = {"rows": [row for row in rows if row["seed"] != 2]}
     monkeypatch.setattr(experiments, "load_record", lambda *_: short)
-    with pytest.raises(LabError, match="tuning of p8 has 6 of 9 rows"):
+    with pytest.raises(LabError, match="tuning of p8 has 10 of 15 rows"):
         experiments.best_rate("p8", "ci")
 
 

@@ -40,7 +40,7 @@ def nbval(
     (folder / "labs" / "00_small.ipynb").write_text(as_text(notebook))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("LABS_")}
     return subprocess.run(
-        [sys.executable, "-m", *(options or NBVAL)],
+        [sys.executable, "-m", *(options or (*NBVAL, "labs"))],
         cwd=folder,
         env=environment,
         capture_output=True,
