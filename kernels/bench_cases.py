@@ -32,6 +32,8 @@ from kernels import gradient_residual as gradient_residual_module
 from kernels import gradient_select as gradient_select_module
 from kernels import gradient_stats as gradient_stats_module
 from kernels import grouped_gemm as grouped_gemm_module
+from kernels import grpo_loss as grpo_loss_module
+from kernels import linear_logprob as linear_logprob_module
 from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
 from kernels import mhc_project as mhc_project_module
@@ -40,15 +42,24 @@ from kernels import moe_permute as moe_permute_module
 from kernels import moe_router as moe_router_module
 from kernels import moe_up as moe_up_module
 from kernels import rms_norm as rms_norm_module
+from kernels import selected_logprob as selected_logprob_module
 from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
 from kernels import stream_sum as stream_sum_module
-from kernels.bench_liger import liger_sinkhorn
+from kernels.bench_liger import (
+    liger_grpo_loss,
+    liger_linear_logprob,
+    liger_sinkhorn,
+)
+from kernels.chosen_tokens import IGNORED
 from kernels.fp8_scaling import quantise_reference
 from kernels.moe_routing import TOP_K
 from kernels.operation import KERNEL_DTYPES, Cost, KernelSpec
 
 EPS = 1e-6
+BETA = 0.04
+"""The weight of the KL, as in GRPO's paper."""
+
 Function = Callable[..., Any]
 
 
@@ -156,6 +167,7 @@ def all_benches() -> list[Bench]:
             odd=(3, 37, 1021),
             axes="streams × rows × elements",
         ),
+        *_logprob_benches(),
     ]
 
 
@@ -477,6 +489,61 @@ def _gradient_benches() -> list[Bench]:
     ]
 
 
+def _logprob_benches() -> list[Bench]:
+    """The output layer in reinforcement learning, in bfloat16, at T = 1.
+
+    What is compared with liger-kernel is what both return: no entropy.
+    """
+    tokens: dict[str, Any] = {"dtypes": (torch.bfloat16,)}
+    return [
+        Bench(
+            name="selected_logprob",
+            kernel=selected_logprob_module.selected_logprob,
+            reference=selected_logprob_module.selected_logprob_reference,
+            inputs=_logits_and_chosen,
+            cost=selected_logprob_module.selected_logprob_cost,
+            backward_cost=selected_logprob_module.selected_logprob_backward_cost,
+            shapes=selected_logprob_module.BENCHMARK_SHAPES,
+            specs=selected_logprob_module.SPECS,
+            axes="tokens × entries of the vocabulary",
+            **tokens,
+        ),
+        Bench(
+            name="linear_logprob",
+            kernel=lambda *given: linear_logprob_module.linear_logprob(*given)[0],
+            reference=lambda *given: linear_logprob_module.linear_logprob_reference(
+                *given
+            )[0],
+            peer=liger_linear_logprob,
+            inputs=_hidden_and_chosen,
+            cost=linear_logprob_module.linear_logprob_cost,
+            backward_cost=linear_logprob_module.linear_logprob_backward_cost,
+            shapes=linear_logprob_module.BENCHMARK_SHAPES,
+            specs=linear_logprob_module.SPECS,
+            odd=(37, 1021, 67),
+            axes="tokens × entries of the vocabulary × width",
+            tolerances=2.0,  # the gradient of logits is rounded on the way
+            **tokens,
+        ),
+        Bench(
+            name="grpo_loss",
+            kernel=lambda *given: grpo_loss_module.grpo_loss(*given, beta=BETA)[0],
+            reference=lambda *given: grpo_loss_module.grpo_loss_reference(
+                *given, beta=BETA
+            )[0],
+            peer=partial(liger_grpo_loss, BETA),
+            inputs=_answers_of_a_group,
+            cost=grpo_loss_module.grpo_loss_cost,
+            backward_cost=grpo_loss_module.grpo_loss_backward_cost,
+            shapes=grpo_loss_module.BENCHMARK_SHAPES,
+            specs=[*grpo_loss_module.SPECS, *selected_logprob_module.SPECS],
+            odd=(3, 7, 1021),
+            axes="sequences × tokens × entries of the vocabulary",
+            **tokens,
+        ),
+    ]
+
+
 def _select_and_put_back(u: Tensor, size: Tensor) -> tuple[Tensor, ...]:
     """What is above 1 in bfloat16, put back into u for the next call.
 
@@ -674,6 +741,44 @@ def _parallel_streams(
 ) -> tuple[Tensor, ...]:
     logits_RP = _normal(R, P, torch.float32, generator)
     return _normal(P, R, D, dtype, generator), logits_RP
+
+
+def _logits_and_chosen(
+    N: int, V: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    return _normal(N, V, dtype, generator), _chosen((N,), V, generator)
+
+
+def _hidden_and_chosen(
+    N: int, V: int, D: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    weight_VD = _normal(V, D, torch.float32, generator).detach()
+    weight_VD = weight_VD.div_(D**0.5).to(dtype).requires_grad_()  # logits of size 1
+    hidden_ND = _normal(N, D, dtype, generator)
+    return hidden_ND, weight_VD, _chosen((N,), V, generator)
+
+
+def _answers_of_a_group(
+    B: int, T: int, V: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """One update after sampling: ratios around 1, a few of them clipped.
+
+    The last token is ignored, as liger-kernel takes none there.
+    """
+    device = generator.device
+    logits_BTV = _normal(B, T, V, dtype, generator)
+    targets_BT = _chosen((B, T), V, generator)
+    targets_BT[:, -1] = IGNORED
+    advantages_B = torch.randn(B, generator=generator, device=device)
+    chosen_BT = logits_BTV.detach().gather(2, targets_BT.clamp(min=0)[..., None])
+    lse_BT = torch.stack([z_TV.float().logsumexp(1) for z_TV in logits_BTV.detach()])
+    logp_BT = chosen_BT.squeeze(2) - lse_BT
+    far_BT = 0.2 * torch.randn(2, B, T, generator=generator, device=device)
+    return logits_BTV, targets_BT, advantages_B, *(logp_BT + far_BT)
+
+
+def _chosen(shape: tuple[int, ...], V: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(V, shape, generator=generator, device=generator.device)
 
 
 def _liger_softmax() -> Function:

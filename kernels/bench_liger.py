@@ -1,10 +1,4 @@
-"""liger-kernel's Sinkhorn with our axes, so that it can be timed beside ours.
-
-It normalises rows first and columns last, and keeps tokens first: it works on
-the transpose of our matrices, as DeepSeek's code does. Its kernel also makes
-the sigmoids of H^pre and H^post, so its inputs hold n^2 + 2 n coefficients a
-token. Its times therefore include a copy of the logits and of the cotangent.
-"""
+"""liger-kernel's operations with our axes, so that they can be timed beside ours."""
 
 from __future__ import annotations
 
@@ -12,11 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def liger_sinkhorn(iterations: int = 20) -> Callable[[Tensor], Tensor]:
     """logits (n, n, M), float32 -> doubly stochastic matrices.
+
+    It normalises rows first and columns last, and keeps tokens first: it works on
+    the transpose of our matrices, as DeepSeek's code does. Its kernel also makes
+    the sigmoids of H^pre and H^post, so its inputs hold n^2 + 2 n coefficients a
+    token. Its times therefore include a copy of the logits and of the cotangent.
 
     Raises:
         ImportError: liger-kernel is not installed, or lacks mHC.
@@ -56,3 +56,59 @@ def liger_sinkhorn(iterations: int = 20) -> Callable[[Tensor], Tensor]:
 
     function: Any = Sinkhorn
     return lambda logits_nnM: function.apply(logits_nnM)
+
+
+def liger_linear_logprob() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """hidden (N, D), weight (V, D), targets (N,) -> logp (N,), by chunks of both.
+
+    What its GRPO loss makes of hidden states, in plain PyTorch. The name begins with an
+    underscore: it is no interface, and another version may lack it.
+
+    Raises:
+        ImportError: liger-kernel is not installed, or is another version.
+    """
+    from liger_kernel.chunked_loss import fused_linear_ppo
+
+    function: Any = fused_linear_ppo._ChunkedSelectiveLogProbFunction
+    entries = fused_linear_ppo._SELECTIVE_LOGPROB_VOCAB_CHUNK_SIZE
+    return lambda hidden_ND, weight_VD, targets_N: function.apply(
+        hidden_ND, weight_VD, targets_N, None, 1.0, entries
+    )
+
+
+def liger_grpo_loss(beta: float) -> Callable[..., Tensor]:
+    """logits, targets, advantages, old and reference log p -> loss (B, T).
+
+    It takes the logits of one token more than there are targets, as a model gives them:
+    the last of our tokens has to be ignored.
+
+    Raises:
+        ImportError: liger-kernel is not installed, or lacks GRPO.
+    """
+    from liger_kernel.ops.grpo_loss import GrpoLossFunction
+
+    function: Any = GrpoLossFunction
+
+    def losses(
+        logits_BTV: Tensor, targets_BT: Tensor, advantages_B: Tensor, *policies: Tensor
+    ) -> Tensor:
+        old_BT, ref_BT = (logp_BT[:, :-1].contiguous() for logp_BT in policies)
+        loss_BT, *_ = function.apply(
+            logits_BTV,
+            old_BT,
+            ref_BT,
+            targets_BT[:, :-1].contiguous(),
+            advantages_B,
+            None,  # every token counts
+            1.0,  # the temperature
+            beta,
+            0.2,  # eps_low and eps_high
+            0.2,
+            False,  # not in place: the next round needs the logits
+            "grpo",
+            None,
+            False,  # a loss for each token
+        )
+        return F.pad(loss_BT, (0, 1))
+
+    return losses

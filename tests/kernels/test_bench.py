@@ -26,6 +26,7 @@ from kernels.bench_timing import (
 )
 from kernels.fingerprint import kernel_fingerprint, specs_fingerprint
 from kernels.operation import Cost
+from tests.kernels.no_liger import without_liger
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ROOFLINE = Roofline(
@@ -45,6 +46,12 @@ def fake_timer(calls):
 def setting(**changes):
     plain = Setting(fake_timer, ROOFLINE, cache=1000, device="cpu", with_compile=False)
     return dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture(autouse=True)
+def no_liger():
+    with without_liger():
+        yield
 
 
 @pytest.fixture
@@ -495,9 +502,6 @@ def test_ligers_sinkhorn_is_called_with_the_transpose(monkeypatch):
     assert bench_check.fault(bench, peer, (3, 7), torch.float32, "cpu") is None
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("liger_kernel") is not None, reason="the peer is here"
-)
 def test_a_missing_peer_is_named_with_the_reason(benches):
     record = measure(benches[:1], setting(), report=lambda line: None)
     assert record["left_out"]

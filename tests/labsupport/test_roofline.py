@@ -12,6 +12,7 @@ from labsupport.claims.provenance import caption
 from labsupport.errors import LabError
 from labsupport.explore import roofline
 from labsupport.explore.roofline import load_kernel_record, roofline_view
+from tests.kernels.no_liger import without_liger
 
 ORIGIN = {
     "machine": "h200-x1",
@@ -42,7 +43,8 @@ def content():
         device="cpu",
         with_compile=False,
     )
-    record = measure(benches, setting, report=lambda line: None)
+    with without_liger():
+        record = measure(benches, setting, report=lambda line: None)
     return {"origin": ORIGIN, **record}
 
 
