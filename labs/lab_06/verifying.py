@@ -1,0 +1,39 @@
+"""The verifier of lab 06, on texts, as 6.1 asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from labsupport.tasks.shell_game import ShellGame
+
+Verify = Callable[[str, str], object]
+
+
+def verify(prompt: str, completion: str) -> bool:
+    """Whether a completion names the cup with the ball.
+
+    It has to end with `=`, one cup, EOS, and to have no other `=`. What stands before
+    is not read.
+
+    Args:
+        prompt: "C AB CE DE ?".
+        completion: "C E D = D EOS", or whatever a model wrote.
+    """
+    cup, *swaps, _ = prompt.split()
+    for a, b in swaps:
+        if cup in (a, b):
+            cup = b if cup == a else a
+    words = completion.split()
+    return words[-3:] == ["=", cup, "EOS"] and words.count("=") == 1
+
+
+def as_reward(
+    verify: Verify, game: ShellGame
+) -> Callable[[Sequence[int], Sequence[int]], float]:
+    """A verifier of texts as one of tokens: 1.0 or 0.0."""
+    decode = game.vocabulary.decode
+
+    def reward(prompt: Sequence[int], completion: Sequence[int]) -> float:
+        return float(bool(verify(decode(prompt), decode(completion))))
+
+    return reward
