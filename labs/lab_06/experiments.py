@@ -151,6 +151,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "easy": ("every", EASY),
     "carried": ("carried", EASY),
     "mended": ("mended", EASY),
+    "forced": ("mended", {}),
 }
 """What it learned from, and the changes of its plan."""
 
@@ -304,6 +305,15 @@ EXPERIMENTS = [
         seeds=REPORTING,
         claims=("cot-faithful",),
         points=[{"model": "mended"}],
+    ),
+    Experiment(
+        lab="06",
+        name="forced",
+        question="The same where there are too many swaps to do without steps.",
+        run=faithful_row,
+        arms=("follows", "stays"),
+        seeds=REPORTING[:3],
+        points=[{"model": "forced"}],
     ),
     Experiment(
         lab="06",

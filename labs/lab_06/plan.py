@@ -60,7 +60,7 @@ class ThinkerPlan:
 
 
 CPU = ThinkerPlan()
-CI = replace(CPU, swaps=4, width=32, tokens=20_000, batch_size=32)
+CI = replace(CPU, swaps=4, width=32, tokens=100_000, batch_size=64, lr=1.6e-2)
 PLANS: dict[Scale, ThinkerPlan] = {"ci": CI, "cpu": CPU, "gpu": CPU}
 GAMES: dict[Scale, int] = {"ci": 64, "cpu": 1024, "gpu": 1024}
 """Fresh games to judge a model by: of 1024 a share of a half is known to 1.6 points."""
