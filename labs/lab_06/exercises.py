@@ -2,5 +2,6 @@
 
 from labs.lab_06.exercise_kernel import KERNEL
 from labs.lab_06.exercises_core import CORRUPT, VERIFY, VOTE
+from labs.lab_06.exercises_deep import ATTEND, CHOOSE
 
-EXERCISES = (VERIFY, CORRUPT, VOTE, KERNEL)
+EXERCISES = (VERIFY, CORRUPT, VOTE, ATTEND, CHOOSE, KERNEL)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from labs.lab_06.plan import GAMES, PLANS, ThinkerPlan
+from labs.lab_06.plan import GAMES, HASTY, PLANS, ThinkerPlan
 from labs.lab_06.sampler import read_again
 from labs.lab_06.thinker import Thinker, train_thinker
 from labs.lab_06.traces import edits, shares
@@ -185,8 +185,7 @@ def voting_row(arm: str, seed: int, scale: Scale) -> Row:
         accuracy_T: by a vote of each of VOTES, answers sampled at temperature T.
         greedy: accuracy of the likeliest tokens.
     """
-    plan = sized(scale, lr=3e-3, tokens=1_500_000)
-    thinker = train_thinker(arm, seed, plan)
+    thinker = train_thinker(arm, seed, HASTY[scale])
     games, samples = (256, VOTES[-1]) if scale != "ci" else (8, 4)
     row: Row = {"greedy": round(thinker.accuracy(GAMES[scale], seed=1), 4)}
     for T in TEMPERATURES:

@@ -64,3 +64,16 @@ CI = replace(CPU, swaps=4, width=32, tokens=100_000, batch_size=64, lr=1.6e-2)
 PLANS: dict[Scale, ThinkerPlan] = {"ci": CI, "cpu": CPU, "gpu": CPU}
 GAMES: dict[Scale, int] = {"ci": 64, "cpu": 1024, "gpu": 1024}
 """Fresh games to judge a model by: of 1024 a share of a half is known to 1.6 points."""
+
+SMALL_EASY = ThinkerPlan(
+    swaps=3, layers=2, width=32, tokens=600_000, batch_size=64, lr=8e-3
+)
+LIVE_EASY: dict[Scale, ThinkerPlan] = {
+    "ci": replace(SMALL_EASY, tokens=60_000),
+    "cpu": SMALL_EASY,
+    "gpu": SMALL_EASY,
+}
+"""Three swaps, which two layers can follow without steps; small, to be quick."""
+SLOPPY = replace(CPU, tokens=1_500_000, lr=3e-3)
+HASTY: dict[Scale, ThinkerPlan] = {"ci": CI, "cpu": SLOPPY, "gpu": SLOPPY}
+"""To learn from examples that are mostly guesses takes longer."""

@@ -37,10 +37,22 @@ class Explorer:
 
     In JupyterLab the figure follows the controls. Elsewhere the view at the
     starting values is shown once.
+
+    Args:
+        draw: the view for values of all controls.
+        click: what a click on a mark means: (x, y) -> control -> its new value. The
+            controls say the same, for whoever uses a keyboard.
+        controls: by name.
     """
 
-    def __init__(self, draw: Callable[..., View], **controls: Control) -> None:
+    def __init__(
+        self,
+        draw: Callable[..., View],
+        click: Callable[[Any, Any], Mapping[str, Any]] | None = None,
+        **controls: Control,
+    ) -> None:
         self.draw = draw
+        self.click = click
         self.controls = controls
         # Callbacks run on another thread than cells, and may overlap.
         self._lock = threading.Lock()
@@ -74,6 +86,15 @@ class Explorer:
                 replace_figure(picture, view.figure)
                 words.value = _words(view)
 
+        def clicked(_: Any, points: Any, __: Any) -> None:
+            for x, y in zip(points.xs, points.ys, strict=True):
+                for name, value in self.click(x, y).items():  # type: ignore[misc]
+                    if value in self.controls[name].values:
+                        knobs[name].value = value
+
+        if self.click is not None:
+            for trace in picture.data:
+                trace.on_click(clicked)
         for knob in knobs.values():
             knob.observe(changed, "value")
         panel = widgets.VBox([*knobs.values(), picture, words])
