@@ -39,13 +39,12 @@ world = 4  # ranks of the torchrun cell
 
 # %% id="setup" tags=["nbval-ignore-output"]
 from collections import Counter
-from dataclasses import replace
 
 import torch
 
 from labs.lab_06 import record_tables as record
 from labs.lab_06.pictures import cache_view, idea_view
-from labs.lab_06.plan import GAMES, HASTY, LIVE_EASY, PLANS
+from labs.lab_06.plan import GAMES, HASTY, LIVE, LIVE_EASY
 from labs.lab_06.questions import QUESTIONS
 from labs.lab_06.sampler import read_again
 from labs.lab_06.thinker import train_thinker
@@ -62,7 +61,7 @@ from labsupport.tasks.shell_game import ShellGame, direct, every_state
 
 lab = Lab("06", scale=scale, seed=seed, world=world)
 torch.set_num_threads(1)  # such small tensors: a second thread only waits
-plan, games = PLANS[lab.settings.scale], GAMES[lab.settings.scale]
+plan, games = LIVE[lab.settings.scale], GAMES[lab.settings.scale]
 print(plan)
 
 # %% [markdown] id="problem"
@@ -93,6 +92,7 @@ for writer in (direct(), every_state()):
 # us train a small GPT on direct answers. Only the completion counts in the loss, and
 # two of its three tokens are always the same. So a model that knows the form and
 # guesses the cup has a loss of $\log(5) / 3 = 0.536$ nats a token.
+
 
 # %% id="direct" tags=["nbval-ignore-output"]
 def games_lost(model):
@@ -209,8 +209,8 @@ lab.check("6.1")
 lab.hints("6.1")
 
 # %% id="verify-see" tags=["nbval-check-output"]
-tries = ["C E D = D EOS", "= D EOS", "= A B C D E EOS", "= A = D EOS", "= D", ""]
-for text in tries:
+tries = ("C E D = D EOS", "= D EOS", "= A B C D E EOS", "= A = D EOS", "= D")
+for text in (*tries, ""):
     print(f"{text!r:20} {verify('C AB CE DE ?', text)}")
 
 # %% [markdown] id="sampler-text"
@@ -251,6 +251,7 @@ print("\n".join(record.writing_lines()))
 # ## Is the trace used? (45 – 72 min)
 #
 # Now train the model that writes states. Your verifier says how many games it loses.
+
 
 # %% id="live" tags=["nbval-ignore-output"]
 def your_games_lost(model):
@@ -658,8 +659,9 @@ u_R = (torch.arange(1000) + 0.5) / 1000  # evenly spread instead of random
 logits_RV = torch.tensor([2.0, 1.0, 0.0]).expand(1000, 3)
 for temperature in (0.25, 1.0, 4.0):
     token_R = choose(logits_RV, u_R, temperature)
-    parts = (token_R.bincount(minlength=3) / 1000).tolist()
-    print(f"temperature {temperature:4}: " + ", ".join(f"{p:.3f}" for p in parts))
+    parts = (token_R.bincount(minlength=3) / 10).tolist()
+    words = ", ".join(f"{part:.1f} %" for part in parts)
+    print(f"temperature {temperature:4}: {words}")
 
 # %% [markdown] id="length-text"
 # Why a number of its own for every row, rather than one random generator? With it, a
@@ -694,32 +696,13 @@ scale_name = lab.settings.scale
 import torch
 import torch.distributed as dist
 
-from labs.lab_06.plan import PLANS
-from labsupport.generate import generate, row_seeds
-from labsupport.nn import GPT
-from labsupport.rl.ranks import gather_groups, own_seeds
+from labs.lab_06.rank_program import write_part
 
 torch.set_num_threads(1)
 dist.init_process_group(backend())
-W = dist.get_world_size()
-plan = PLANS[scale_name]
-model = GPT(plan.config).to(device())
-model.load_state_dict(weights)
-game, seeds_R = plan.game, row_seeds(seed, 0, 8 * W)
-part = generate(
-    model,
-    game.prompts(8, seed=seed, split="validation"),
-    longest=game.longest,
-    eos=game.eos,
-    pad=game.pad,
-    seeds=own_seeds(seeds_R, W, dist),
-)
-everything = [
-    gather_groups(part.tokens_RN[:, t : t + 1], dist)
-    for t in range(game.longest)
-]
-share("tokens", torch.stack(everything, dim=-1).flatten(0, 1).cpu())
-print(f"{len(part.lengths_R)} completions, {int(part.lengths_R.sum())} tokens")
+mine, tokens_RN = write_part(dist, weights, scale_name, seed, device())
+share("tokens", tokens_RN.cpu())
+print(f"{len(mine.lengths_R)} completions, {int(mine.lengths_R.sum())} tokens")
 
 # %% id="ranks-check" tags=["nbval-check-output"]
 alone = in_steps.write(
@@ -797,7 +780,7 @@ if kernels.INTERPRETED:
 # Launches the kernel in use on logits whose exp overflows.
 found_N = online_lse(z_NV)
 print(f"as torch.logsumexp: {torch.allclose(found_N, z_NV.logsumexp(-1))}")
-print(f"exp of the logits: {z_NV.exp().sum(-1).tolist()}")
+print(f"by exp and log alone: {z_NV.exp().sum(-1).log()[-1]}")
 
 # %% [markdown] id="kernel-real"
 # The course's own [selected_logprob](../kernels/selected_logprob.py) does this for the
