@@ -132,10 +132,10 @@ def linear_logprob_forward_kernel(
             hidden_ptr, weight_ptr, n, v, in_n, v < V, hidden_stride, weight_stride, D,
             BLOCK_N, BLOCK_V, BLOCK_D,
         )  # fmt: skip
-        # A row's target is in one span: elsewhere 0 is added up.
-        is_chosen = v[None, :] == target[:, None]
-        chosen += tl.sum(tl.where(is_chosen, z * scale, 0.0), axis=1)
+        # -inf beyond the vocabulary: no maximum, and exp(-inf) adds 0.
         x = tl.where((v < V)[None, :], z * scale, float("-inf"))
+        # A row's target is in one span: elsewhere 0 is added up.
+        chosen += tl.sum(tl.where(v[None, :] == target[:, None], x, 0.0), axis=1)
         new = tl.maximum(largest, tl.max(x, axis=1))
         shifted = x - new[:, None]
         e = tl.exp(shifted)
@@ -222,6 +222,7 @@ def launch_forward(
     log_share_SN = lse_SN - lse
     entropy = (log_share_SN.exp() * (entropy_SN - log_share_SN)).sum(0)
     logp, counts = chosen_SN.sum(0) - lse, targets >= 0
+    logp = logp.where(targets < V, torch.nan)  # no span has it
     return logp.where(counts, 0.0), entropy.where(counts, 0.0), lse
 
 
