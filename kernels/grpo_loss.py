@@ -28,7 +28,7 @@ The derivative with respect to logits, with f_t the gradient that arrives at los
 
     by_ratio_t = -rho_t A where not clipped, else 0               of loss_t, by l_t
     by_logp_t = beta (1 - exp(d_t))                               of loss_t, by logp_t
-    g_t = f_t (by_logp_t + by_ratio_t)          dz = g (1[v = y] - p_v) / T
+    g_t = f_t (by_logp_t + by_ratio_t)          dz = g (1[v = y] - p_v) / temperature
 
     bias_corrected:   beta rho_t kl_t is added to by_ratio, and beta stands for beta
                       rho_t in by_logp: together beta rho_t (logp_t - ref_t)

@@ -364,8 +364,7 @@ def linear_logprob_cost(N: int, V: int, D: int, dtype: torch.dtype) -> Cost:
 
 
 def linear_logprob_backward_cost(N: int, V: int, D: int, dtype: torch.dtype) -> Cost:
-    """The backward, which makes the logits again: without storing them nobody can do
-    without."""
+    """The backward: inputs read once, both gradients written, the logits made again."""
     moved = 2 * (N * D + V * D) * dtype.itemsize + 24 * N
     return Cost(bytes=moved, flops=N * V * (6 * D + 10))
 
