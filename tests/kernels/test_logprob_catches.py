@@ -122,7 +122,7 @@ TILES = Case((70, 65, 33), torch.float32)
 SPANS = Case((5, 300, 6), torch.float32)
 WIDE = Case((3, 9, 70), torch.float32)
 WEIGHT_APART = Case((5, 9, 7), torch.float32, layout="rows apart")
-GROUP = Case((3, 5, 9), torch.float32)
+GROUP = Case((3, 7, 9), torch.float32)
 
 FIRST, SECOND, THIRD = (f"output {i} is wrong" for i in range(3))
 GRADIENT = "gradient of input 0 is wrong"
