@@ -117,16 +117,13 @@ def leaves(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 def cotangents(
     bench: Bench, inputs: tuple[Tensor, ...], generator: torch.Generator
 ) -> tuple[Tensor, ...]:
-    """A random gradient for each output that has one.
+    """A random gradient for each output that has one, in the shape the reference gives.
 
-    On "meta" the reference tells shapes only. Indices keep their numbers, as the
-    shape of what is made on the way may depend on them. Where no input has a
-    gradient, no output needs one.
+    Where no input has a gradient, no output needs one.
     """
     if not leaves(inputs):
         return ()
-    shapes = [x.detach().to("meta" if x.is_floating_point() else "cpu") for x in inputs]
-    like = numbers(outputs(bench.reference(*shapes)))
+    like = numbers(outputs(bench.reference(*(x.detach() for x in inputs))))
     device = generator.device
     return tuple(
         torch.randn(y.shape, generator=generator, device=device).to(y.dtype)

@@ -10,6 +10,7 @@ token nothing is read, its results are 0, and so are its gradients.
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -72,6 +73,6 @@ def check_temperature(operation: str, temperature: object) -> None:
         )
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """A Python number, and not True or False, which count as integers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -28,7 +28,7 @@ The derivative with respect to logits, with f_t the gradient that arrives at los
 
     by_ratio_t = -rho_t A where not clipped, else 0               of loss_t, by l_t
     by_logp_t = beta (1 - exp(d_t))                               of loss_t, by logp_t
-    g_t = f_t (by_logp_t + by_ratio_t)          dz = g (1[v = y] - p_v) / T
+    g_t = f_t (by_logp_t + by_ratio_t)          dz = g (1[v = y] - p_v) / temperature
 
     bias_corrected:   beta rho_t kl_t is added to by_ratio, and beta stands for beta
                       rho_t in by_logp: together beta rho_t (logp_t - ref_t)
@@ -304,14 +304,14 @@ def grpo_loss(
         )
     B, T, V = logits.shape
     check_targets("grpo_loss", targets, (B, T), "(B, T)", V, logits, "logits")
-    given: list[tuple[str, Tensor | None, tuple[int, ...], str]] = [
-        ("advantages", advantages, (B,), "(B,)"),
-        ("old_logp", old_logp, (B, T), "(B, T)"),
-        ("ref_logp", ref_logp, (B, T), "(B, T)"),
-    ]
-    for name, value, shape, axes in given:
-        if value is not None or name == "advantages":
-            check_beside("grpo_loss", logits, name, value, shape, axes, x_name="logits")
+    check_beside(
+        "grpo_loss", logits, "advantages", advantages, (B,), "(B,)", x_name="logits"
+    )
+    for name, value in (("old_logp", old_logp), ("ref_logp", ref_logp)):
+        if value is not None:
+            check_beside(
+                "grpo_loss", logits, name, value, (B, T), "(B, T)", x_name="logits"
+            )
     _check_settings(surrogate, eps_low, eps_high, beta, ref_logp)
     check_temperature("grpo_loss", temperature)
     if route(logits, interpret) == "reference":

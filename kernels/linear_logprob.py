@@ -132,10 +132,10 @@ def linear_logprob_forward_kernel(
             hidden_ptr, weight_ptr, n, v, in_n, v < V, hidden_stride, weight_stride, D,
             BLOCK_N, BLOCK_V, BLOCK_D,
         )  # fmt: skip
-        # A row's target is in one span: elsewhere 0 is added up.
-        is_chosen = v[None, :] == target[:, None]
-        chosen += tl.sum(tl.where(is_chosen, z * scale, 0.0), axis=1)
+        # -inf beyond the vocabulary: no maximum, and exp(-inf) adds 0.
         x = tl.where((v < V)[None, :], z * scale, float("-inf"))
+        # A row's target is in one span: elsewhere 0 is added up.
+        chosen += tl.sum(tl.where(v[None, :] == target[:, None], x, 0.0), axis=1)
         new = tl.maximum(largest, tl.max(x, axis=1))
         shifted = x - new[:, None]
         e = tl.exp(shifted)
@@ -184,12 +184,13 @@ def tile_launch(dtype: torch.dtype) -> dict[str, Any]:
     """Blocks of the products: 128 rows by 128 entries on tensor cores.
 
     float32 is multiplied without tensor cores, from registers, and gets smaller blocks.
+    BLOCK_D is such that nothing spills on any target.
     """
     if dtype == torch.float32:
-        blocks = {"BLOCK_N": 64, "BLOCK_V": 64, "BLOCK_D": 32, "num_warps": 4}
-    else:
-        blocks = {"BLOCK_N": 128, "BLOCK_V": 128, "BLOCK_D": 64, "num_warps": 8}
-    return {"SPAN": SPAN, **blocks, "num_stages": 3}
+        blocks = {"BLOCK_N": 64, "BLOCK_V": 64, "BLOCK_D": 16}
+        return {"SPAN": SPAN, **blocks, "num_warps": 4, "num_stages": 3}
+    blocks = {"BLOCK_N": 128, "BLOCK_V": 128, "BLOCK_D": 32}
+    return {"SPAN": SPAN, **blocks, "num_warps": 8, "num_stages": 4}
 
 
 def launch_forward(
@@ -222,6 +223,7 @@ def launch_forward(
     log_share_SN = lse_SN - lse
     entropy = (log_share_SN.exp() * (entropy_SN - log_share_SN)).sum(0)
     logp, counts = chosen_SN.sum(0) - lse, targets >= 0
+    logp = logp.where(targets < V, torch.nan)  # no span has it
     return logp.where(counts, 0.0), entropy.where(counts, 0.0), lse
 
 
@@ -362,8 +364,7 @@ def linear_logprob_cost(N: int, V: int, D: int, dtype: torch.dtype) -> Cost:
 
 
 def linear_logprob_backward_cost(N: int, V: int, D: int, dtype: torch.dtype) -> Cost:
-    """The backward, which makes the logits again: without storing them nobody can do
-    without."""
+    """The backward: inputs read once, both gradients written, the logits made again."""
     moved = 2 * (N * D + V * D) * dtype.itemsize + 24 * N
     return Cost(bytes=moved, flops=N * V * (6 * D + 10))
 

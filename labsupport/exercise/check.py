@@ -193,7 +193,8 @@ def likely_cause(
     outcomes = [_outcome(candidate, probe) for probe in exercise.probes()]
     for wrong in exercise.wrong:
         mistake = exercise.as_function(wrong.function)
-        others = [_outcome(mistake, probe) for probe in exercise.probes()]
+        # One by one: most mistakes part from the candidate at the first probe.
+        others = (_outcome(mistake, probe) for probe in exercise.probes())
         if all(map(_alike, outcomes, others)):
             return wrong.cause, wrong.hint, wrong.name
     return "", 1, ""

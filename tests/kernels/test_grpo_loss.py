@@ -33,9 +33,8 @@ from tests.kernels.logprob_cases import made_positive
 
 SHAPES = [
     (2, 3, 5),
-    (3, 7, 33),
+    (2, 4, 33),
     (1, 1, 1),
-    (2, 70, 3),  # more tokens than a block of them holds
     (1, 3, 5000),  # a row of logits is longer than a block
     (0, 3, 5),
     (2, 0, 5),
@@ -43,6 +42,8 @@ SHAPES = [
 """Sequences, tokens, entries of the vocabulary."""
 
 SHAPE_CASES = [Case(shape, dtype) for shape in SHAPES for dtype in KERNEL_DTYPES]
+# More tokens than a block of them holds. That kernel knows float32 only.
+SHAPE_CASES.append(Case((2, 70, 3), torch.float32))
 STRIDED = [name for name in LAYOUTS if name != "contiguous"]
 X_CASES = [Case((2, 3, 7), torch.bfloat16, layout=name) for name in STRIDED]
 DY_CASES = [
@@ -183,10 +184,10 @@ class TestGrpoLoss(MixedKernelTests):
 @needs_a_kernel
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant(name):
-    operation = variant(**VARIANTS[name])
-    for case in (Case((3, 7, 9), torch.float32), Case((3, 7, 9), torch.bfloat16)):
-        check_values(operation, case)
-        check_gradients(operation, case)
+    """In float32: in halves are only the logits, and settings change nothing there."""
+    operation, case = variant(**VARIANTS[name]), Case((3, 5, 9), torch.float32)
+    check_values(operation, case)
+    check_gradients(operation, case)
 
 
 @pytest.mark.parametrize("name", [n for n in VARIANTS if not n.startswith("cispo")])
@@ -196,10 +197,13 @@ def test_every_variants_reference_by_finite_differences(name):
 
 
 @needs_a_kernel
-def test_no_two_programs_touch_one_element():
+def test_no_two_programs_touch_one_element(monkeypatch):
+    """In blocks of 8 tokens: two whole ones and a half."""
+    launch = module.token_launch
+    monkeypatch.setattr(module, "token_launch", lambda *of: {**launch(*of), "BLOCK": 8})
     check_accesses(
         GRPO,
-        Case((2, 70, 3), torch.float32),
+        Case((2, 10, 3), torch.float32),
         # Of an ignored token nothing but its target is read.
         partly=["logp_ptr", "log_ratio_ptr", "ref_ptr"],
     )

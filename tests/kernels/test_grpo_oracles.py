@@ -6,7 +6,7 @@ states itself: with the identity as output matrix they are what it is given.
 """
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from kernels.grpo_loss import grpo_loss
 from tests.kernels.grpo_cases import averaged, inputs, loss_by_the_papers
 from tests.kernels.harness import DEVICE, INTERPRET, needs_a_kernel
 
-SHAPE = (4, 6, 11)
+SHAPE = (4, 4, 11)
 LONGEST = 9
 """What Dr. GRPO divides by."""
 
@@ -45,17 +45,18 @@ both_ways = pytest.mark.parametrize(
 
 def rounded_inputs():
     """In float32, on the CPU, with padding at the end of two sequences."""
-    values = inputs(SHAPE, torch.Generator().manual_seed(5))
+    values = inputs(SHAPE, torch.Generator().manual_seed(7))
     values[1].clamp_(min=0)
-    values[1][1, 4:] = values[1][2, 2:] = IGNORED
+    values[1][1, 3:] = values[1][2, 2:] = IGNORED
     return [x.float() if x.is_floating_point() else x for x in values]
 
 
-def ours(losses, kind, kl, given):
+@cache
+def ours(losses, kind, kl):
     """Loss and gradient of the operation, on the CPU."""
     surrogate, eps_low, eps_high = KINDS[kind]
     beta, corrected = KL[kl]
-    given = [x.to(DEVICE) for x in given]
+    given = [x.to(DEVICE) for x in rounded_inputs()]
     logits = given[0].requires_grad_()
     loss_BT, *_ = losses(
         logits,
@@ -81,13 +82,12 @@ def assert_equal(found, wanted):
 @every_kl
 @every_loss
 def test_equal_to_the_papers_in_float64(losses, kind, kl):
-    given = rounded_inputs()
-    exact = [x.double() if x.is_floating_point() else x for x in given]
+    exact = [x.double() if x.is_floating_point() else x for x in rounded_inputs()]
     logits = exact[0].requires_grad_()
     _, *eps = KINDS[kind]
     loss = loss_by_the_papers(kind, *exact, eps, *KL[kl], LONGEST)
     wanted = loss.detach(), *torch.autograd.grad(loss, logits)
-    assert_equal(ours(losses, kind, kl, given), wanted)
+    assert_equal(ours(losses, kind, kl), wanted)
 
 
 @needs_a_kernel
@@ -122,7 +122,7 @@ def test_equal_to_liger_kernel(losses, kind, kl):
         ref_per_token_logps=ref if beta else None, old_per_token_logps=old,
     )  # fmt: skip
     wanted = loss.detach(), *torch.autograd.grad(loss, logits)
-    assert_equal(ours(losses, kind, kl, rounded_inputs()), wanted)
+    assert_equal(ours(losses, kind, kl), wanted)
 
 
 @every_loss

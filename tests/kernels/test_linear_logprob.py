@@ -221,6 +221,16 @@ def test_an_ignored_token_gives_nothing(interpret):
 
 
 @needs_a_kernel
+def test_on_a_gpu_a_target_beyond_the_vocabulary_gives_nan(monkeypatch):
+    """It cannot be refused without waiting. No span has it, in its tile or beyond."""
+    monkeypatch.setattr(module, "check_targets", lambda *given: None)
+    hidden, weight, _ = random_inputs((3, 37, 5))
+    targets = torch.tensor([36, 37, 1000], device=DEVICE)
+    logp, _ = linear_logprob(hidden, weight, targets, interpret=INTERPRET)
+    assert logp[0].isfinite() and logp[1:].isnan().all()
+
+
+@needs_a_kernel
 def test_no_tensor_of_all_logits_is_made(monkeypatch):
     """Neither on the way nor on the way back: nothing has N V elements or more."""
     monkeypatch.setattr(module, "SPAN", 64)
