@@ -45,7 +45,8 @@ class Decoder:
         if room > config.max_len:
             raise LabError(
                 f"{room} tokens, prompt and completion together, do not fit: the model "
-                f"has max_len={config.max_len} positions."
+                f"has max_len={config.max_len} positions. Use a shorter prompt, or a "
+                "model with more."
             )
         self.model, self.seen = model, 0
         self._blocks: list[Any] = list(model.blocks)

@@ -4,7 +4,8 @@
 gained by making a token likelier, `losses` puts an objective, an average and a KL
 penalty (`kl`) together, `rollouts` has a model write and a verifier judge, `policy`
 recomputes log-probs and entropy, `experience` and `learner` make the updates of one
-rollout, and `session` puts all of this together as `train_rl`.
+rollout, and `session` puts all of this together as `train_rl`. `ranks` shares a rollout
+out over processes.
 """
 
 from labsupport.rl.advantages import (

@@ -102,9 +102,14 @@ def checked_advantages(advantage: Advantage, rewards_PG: Tensor) -> Tensor:
     """What a reader's own function may get wrong, said in one sentence.
 
     Raises:
-        LabError: another shape, or a number that is not finite.
+        LabError: no tensor, another shape, or a number that is not finite.
     """
     advantages_PG = advantage(rewards_PG)
+    if not isinstance(advantages_PG, Tensor):
+        raise LabError(
+            f"The advantage function returned {type(advantages_PG).__name__}: a tensor "
+            "like the rewards is needed."
+        )
     if advantages_PG.shape != rewards_PG.shape:
         raise LabError(
             f"Advantages have shape {tuple(advantages_PG.shape)}: one is needed for "

@@ -96,13 +96,18 @@ class PolicyLoss:
             ref_RN: under the reference, where beta is above 0.
 
         Raises:
-            LabError: beta above 0 without a reference, or an objective that returns
-                another shape or has no gradient.
+            LabError: beta above 0 without a reference, or an objective that returns no
+                tensor, another shape, or one without a gradient.
         """
         # Behind the end of a row may stand anything, infinities too.
         logp_RN = logp_RN.masked_fill(~mask_RN, 0.0)
         old_RN = old_RN.detach().masked_fill(~mask_RN, 0.0)
         gain_RN = self.objective(logp_RN, old_RN, advantages_R[:, None], mask_RN)
+        if not isinstance(gain_RN, Tensor):
+            raise LabError(
+                f"The objective returned {type(gain_RN).__name__}: a tensor with one "
+                "number a token is needed."
+            )
         if gain_RN.shape != logp_RN.shape:
             raise LabError(
                 f"The objective returned shape {tuple(gain_RN.shape)}: one number a "

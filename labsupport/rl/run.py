@@ -21,7 +21,8 @@ class RLRun(Run):
         reward: mean of the rollout, before its updates.
         length: mean tokens of a completion.
         entropy: mean over tokens, nats, before the updates.
-        clipped: share of tokens that the last update would not move any more.
+        clipped: share of tokens that the loss would not move any more, the mean over
+            updates.
         equal: share of groups in which all rewards were equal.
         kl: mean over tokens of the loss's estimate, where there is a reference.
     """

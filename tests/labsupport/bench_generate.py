@@ -18,6 +18,11 @@ of its own.
 
 from __future__ import annotations
 
+# transformers imports triton, and `kernels` wants to come first.
+import kernels  # noqa: F401
+
+# isort: split
+
 import statistics
 import sys
 import time

@@ -312,6 +312,9 @@ def test_what_a_loss_cannot_do_is_said():
     summed = replace(rl.GRPO, objective=lambda *parts: clipped(*parts).sum())
     with pytest.raises(LabError, match=r"returned shape \(\).*\(6, 9\)"):
         summed(logp_RN, old_RN, A_R, mask_RN, longest=9)
+    unwritten = replace(rl.GRPO, objective=lambda *parts: None)
+    with pytest.raises(LabError, match="objective returned NoneType: a tensor"):
+        unwritten(logp_RN, old_RN, A_R, mask_RN, longest=9)
     blind = replace(rl.GRPO, objective=lambda *parts: clipped(*parts).detach())
     with pytest.raises(LabError, match="no gradient to the log-probs"):
         blind(logp_RN, old_RN, A_R, mask_RN, longest=9)

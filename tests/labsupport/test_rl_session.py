@@ -211,6 +211,7 @@ def raising(prompt, completion):
         ({"loss": replace(rl.GRPO, beta=0.1)}, "beta=0.1 needs a reference model"),
         ({"model": new_model(max_len=6)}, "9 tokens.* do not fit.*max_len=6"),
         ({"advantage": lambda r: r.mean(1)}, r"shape \(4,\).*\(4, 8\)"),
+        ({"advantage": lambda r: None}, "advantage function returned NoneType"),
         ({"advantage": lambda r: r / 0}, "not all finite"),
     ],
 )
