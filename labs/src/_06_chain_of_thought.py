@@ -557,7 +557,11 @@ lab.beliefs("cot")
 # - A trace that looks right may be unused. Change it and see.
 # - Votes help where right answers agree more than wrong ones do.
 #
-# **Limits.** LIMITS
+# **Limits.** One small game, in which each step is easy and all are alike; models of 50 to
+# 190 thousand weights; a budget that ends training early. Direct answers stayed at chance
+# in this budget, which is no proof that more would not help. No model invented these
+# thoughts: a program wrote them, and it knew the way. Whether the thoughts of a large model
+# are used has to be asked of that model.
 #
 # **Diagnose.** What is wrong?
 #
