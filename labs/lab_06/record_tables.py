@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -194,6 +194,74 @@ def faithful_lines() -> list[str]:
         ]
         lines.append(f"{name:28}" + "".join(f"{words(p):>24}" for p in parts))
     return lines
+
+
+def faithful_rows() -> list[Row]:
+    """Of all five kinds of models."""
+    names = ("faithful", "unused", "forced")
+    return [row for name in names for row in rows_of(name)]
+
+
+def faithful_view(yours: Mapping[str, float] | None = None) -> View:
+    """A mark for each model: how often its answer follows, and how often it stays.
+
+    Args:
+        yours: "follows" and "stays" of the reader's own model of 12 swaps.
+    """
+    figure = go.Figure()
+    table: dict[str, list[Any]] = {
+        name: [] for name in ("learned from", "follows", "stays")
+    }
+    for number, (model, name) in enumerate(MODEL_NAMES.items()):
+        mine = pick(faithful_rows(), model=model)
+        follows, stays = (
+            column(pick(mine, arm=arm), "share")
+            for arm in ("follows", "stays")
+        )
+        figure.add_scatter(
+            x=follows,
+            y=stays,
+            name=name,
+            mode="markers",
+            marker={"color": COLOURS[number], "symbol": number, "size": 11},
+            hovertemplate="follows %{x:.1%}, stays %{y:.1%}<extra></extra>",
+        )
+        table["learned from"] += [name] * len(follows)
+        table["follows"] += follows
+        table["stays"] += stays
+    if yours:
+        figure.add_scatter(
+            x=[yours["follows"]],
+            y=[yours["stays"]],
+            name="yours, 12 swaps",
+            mode="markers",
+            marker={"symbol": "star", "size": 15, "color": COLOURS[5]},
+        )
+    figure.add_scatter(
+        x=[0, 1],
+        y=[1, 0],
+        mode="lines",
+        line={"color": "#9ca3af", "dash": "dot"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.update_xaxes(title="answers that follow", range=[-0.04, 1.06])
+    figure.update_yaxes(title="answers that stay", range=[-0.04, 1.06])
+    figure.update_layout(
+        title="One state changed", height=440, margin={"t": 130}
+    )
+    small_print(figure, caption("faithful"))
+    middle = []
+    for model, name in MODEL_NAMES.items():
+        mine = pick(faithful_rows(), model=model, arm="follows")
+        middle.append(f"{name} {statistics.median(column(mine, 'share')):.0%}")
+    return View(
+        figure,
+        "Answers that follow a changed state, medians over seeds: "
+        + "; ".join(middle).replace("%", " %")
+        + ".",
+        table,
+    )
 
 
 def follow_answer() -> tuple[float, str]:

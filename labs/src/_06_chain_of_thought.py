@@ -330,8 +330,8 @@ lab.predict(
 )
 
 # %% id="follow" tags=["nbval-ignore-output"]
-found = shares(edits(in_steps, games, seed=4, corrupt=corrupt))
-print(", ".join(f"{name} {share:.1%}" for name, share in found.items()))
+follow = shares(edits(in_steps, games, seed=4, corrupt=corrupt))
+print(", ".join(f"{name} {share:.1%}" for name, share in follow.items()))
 
 # %% id="follow-reveal" tags=["nbval-ignore-output"]
 share, sentence = record.follow_answer()
@@ -524,6 +524,11 @@ print("\n".join(record.depth_lines()))
 
 # %% id="faithful-record" tags=["nbval-check-output"]
 print("\n".join(record.faithful_lines()))
+
+# %% id="faithful-view" tags=["nbval-ignore-output"]
+mine = follow if lab.settings.scale == "cpu" else None
+view = record.faithful_view(mine)
+show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="faithful-after"
 # FAITHFUL_AFTER
