@@ -36,6 +36,8 @@ ANSWERS: dict[str, bool] = {
     "C E D = D EOS": True,
     "= D EOS": True,
     "A A A = D EOS": True,
+    "C = D EOS": True,
+    "? . AB = D EOS": True,
     "C E D = E EOS": False,
     "C E D = C EOS": False,
     "C E A = A EOS": False,
@@ -63,17 +65,30 @@ def verify_probes() -> Sequence[Arguments]:
 
 def honest_answers(candidate: Callable[..., Any]) -> None:
     """A right and a wrong cup."""
-    for text, wanted in list(ANSWERS.items())[:6]:
-        came = bool(candidate(PROMPT, text))
-        expect_equal(came, wanted, f"prompt {PROMPT!r}, completion {text!r}")
+    for text in ("C E D = D EOS", "= D EOS", "C E D = E EOS", "C E D = C EOS"):
+        expect_verdict(candidate, PROMPT, text)
 
 
 def every_text(candidate: Callable[..., Any]) -> None:
     """Whatever a model may write."""
     for prompt, text in verify_probes():
+        expect_verdict(candidate, prompt, text)
+
+
+def expect_verdict(
+    candidate: Callable[..., Any], prompt: str, text: str
+) -> None:
+    """Fail unless a completion is judged rightly; say which one raised."""
+    asked = f"prompt {prompt!r}, completion {text!r}"
+    try:
         came = bool(candidate(prompt, text))
-        asked = f"prompt {prompt!r}, completion {text!r}"
-        expect_equal(came, verify(prompt, text), asked)
+    except (CheckFailed, NotImplementedError):
+        raise
+    except Exception as error:
+        wanted = verify(prompt, text)
+        said = f"{type(error).__name__}: {error}"
+        raise CheckFailed(f"{asked}: {wanted}", said) from None
+    expect_equal(came, verify(prompt, text), asked)
 
 
 def _right(prompt: str) -> str:
@@ -121,6 +136,21 @@ def _one_way(prompt: str, completion: str) -> bool:
     return words[-3:] == ["=", cup, "EOS"] and words.count("=") == 1
 
 
+def _swapped_back(prompt: str, completion: str) -> bool:
+    cup, *swaps, _ = prompt.split()
+    for a, b in swaps:
+        if cup == a:
+            cup = b
+        if cup == b:
+            cup = a
+    words = completion.split()
+    return words[-3:] == ["=", cup, "EOS"] and words.count("=") == 1
+
+
+def _no_trace(prompt: str, completion: str) -> bool:
+    return completion == f"= {_right(prompt)} EOS"
+
+
 def _trace_agrees(prompt: str, completion: str) -> bool:
     written = completion.split("=")[0].split()
     honest = not written or written[-1] == _right(prompt)
@@ -144,6 +174,20 @@ VERIFY = Exercise(
             _one_way,
             "a swap AB moves a ball from A to B, and also one from B to A.",
             1,
+        ),
+        WrongAnswer(
+            "swapped back",
+            _swapped_back,
+            "the second `if` sees the cup that the first has just moved, and moves it "
+            "back: use `elif`.",
+            1,
+        ),
+        WrongAnswer(
+            "no trace allowed",
+            _no_trace,
+            "only a completion without a trace is accepted. What stands before the `=` "
+            "may be anything.",
+            2,
         ),
         WrongAnswer(
             "the trace answers",
@@ -281,6 +325,22 @@ def _only_trace(p: str, t: str, i: int, cup: str) -> tuple[str, str]:
     return " ".join([*t.split()[: i - 1], cup]), moved(cup, _swaps(p)[i:])
 
 
+def _one_swap_short(p: str, t: str, i: int, cup: str) -> tuple[str, str]:
+    return " ".join([p, *t.split()[: i - 1], cup]), moved(
+        cup, _swaps(p)[i + 1 :]
+    )
+
+
+def _to_and_fro(p: str, t: str, i: int, cup: str) -> tuple[str, str]:
+    text = " ".join([p, *t.split()[: i - 1], cup])
+    for a, b in _swaps(p)[i:]:
+        if cup == a:
+            cup = b
+        if cup == b:
+            cup = a
+    return text, cup
+
+
 def _never_moves(p: str, t: str, i: int, cup: str) -> tuple[str, str]:
     return " ".join([p, *t.split()[: i - 1], cup]), cup
 
@@ -316,6 +376,20 @@ CORRUPT = Exercise(
             "the changed state is the one *after* swap number i. Go on with the swap "
             "that follows.",
             3,
+        ),
+        WrongAnswer(
+            "a swap left out",
+            _one_swap_short,
+            "the first swap behind the changed state is left out: `number` of them are "
+            "over, so go on at index `number`.",
+            3,
+        ),
+        WrongAnswer(
+            "swapped back",
+            _to_and_fro,
+            "the second `if` sees the cup that the first has just moved, and moves it "
+            "back: use `elif`.",
+            4,
         ),
         WrongAnswer(
             "all swaps again",
@@ -368,6 +442,10 @@ BALLOTS: tuple[tuple[str, ...], ...] = (
     ("", ""),
     ("D",),
     ("C", "A", "B", "D", "E"),
+    ("E", "A"),
+    ("A", "E"),
+    ("D", "B", "B", "D"),
+    ("B", "D", "D", "B"),
 )
 """Answers of several completions; "" has none."""
 
@@ -473,8 +551,10 @@ VOTE = Exercise(
     hints=(
         'Leave out "". Then count how often each answer was said: `Counter` of '
         "`collections` does that.",
+        "A set forgets who spoke first, and so does sorting. A dict or a `Counter` "
+        "keeps the order in which answers came.",
         "`most_common(1)` names, of equally frequent ones, the one that was counted "
         "first. And what if there is nothing to count?",
     ),
-    otherwise={"ties, and no answers": ("", 2)},
+    otherwise={"ties, and no answers": ("", 3)},
 )

@@ -125,6 +125,17 @@ def _on_a_copy(q, k, v, cache, seen):  # type: ignore[no-untyped-def]
     return attend_next(q, k, v, cache.clone(), seen)
 
 
+def _halves_swapped(q, k, v, cache, seen):  # type: ignore[no-untyped-def]
+    return attend_next(q, k, v, cache.flip(0), seen)
+
+
+def _softmax_over_rows(q, k, v, cache, seen):  # type: ignore[no-untyped-def]
+    cache[0, :, seen], cache[1, :, seen] = k, v
+    keys, values = cache[:, :, : seen + 1]
+    score = torch.einsum("rk,rsk->rs", q, keys) / q.shape[1] ** 0.5
+    return torch.einsum("rs,rsk->rk", score.softmax(0), values)
+
+
 ATTEND = Exercise(
     id="6.4",
     title="one token with the cache",
@@ -132,12 +143,12 @@ ATTEND = Exercise(
     difficulty=2,
     ours=attend_next,
     checks=(
+        ("what is kept", cache_is_kept),
         ("by hand", two_tokens),
         (
             "caches that are empty, half full, full",
             same_as(attend_next, attend_probes),
         ),
-        ("what is kept", cache_is_kept),
     ),
     probes=attend_probes,
     wrong=(
@@ -169,6 +180,27 @@ ATTEND = Exercise(
             3,
         ),
         WrongAnswer(
+            "on a copy",
+            _on_a_copy,
+            "what is returned is right, but the cache that was handed in does not hold "
+            "the new key and value: change it in place.",
+            1,
+        ),
+        WrongAnswer(
+            "halves swapped",
+            _halves_swapped,
+            "`cache_2RSK[0]` holds keys and `cache_2RSK[1]` values, not the other way "
+            "round.",
+            1,
+        ),
+        WrongAnswer(
+            "softmax over rows",
+            _softmax_over_rows,
+            "the softmax runs over texts. Weights of one text's positions have to sum "
+            "to 1: the last dimension.",
+            3,
+        ),
+        WrongAnswer(
             "keys for values",
             _key_is_value,
             "keys are mixed rather than values. The cache's first half holds keys, its "
@@ -187,8 +219,8 @@ ATTEND = Exercise(
     ),
     otherwise={
         "what is kept": (
-            "the numbers are right, but the cache that was handed in does not hold "
-            "them for the next token: change it in place.",
+            "key and value have to be stored in the cache that was handed in, at "
+            "position `seen`.",
             1,
         )
     },
@@ -326,10 +358,11 @@ CHOOSE = Exercise(
         "counting does it; `torch.searchsorted(..., right=True)` does it faster.",
     ),
     otherwise={
+        "by hand": ("the choice has to follow from u alone.", 2),
         "impossible tokens": (
             "a token without a share was chosen, where u falls on its border: a share "
             "that ends *at* u is passed, too.",
             3,
-        )
+        ),
     },
 )

@@ -72,11 +72,11 @@ def gap_lines() -> list[str]:
     return lines
 
 
-def gap_view() -> View:
+def gap_view(arms: Sequence[str] = ARMS) -> View:
     """A mark for each training."""
     rows = rows_of("gap")
     figure = go.Figure()
-    for number, arm in enumerate(ARMS):
+    for number, arm in enumerate(arms):
         mine = pick(rows, arm=arm)
         figure.add_scatter(
             x=column(mine, "accuracy"),
@@ -103,7 +103,7 @@ def gap_view() -> View:
     small_print(figure, caption("gap"))
     middle = {
         NAMES[arm]: statistics.median(column(pick(rows, arm=arm), "accuracy"))
-        for arm in ARMS
+        for arm in arms
     }
     sentence = "Games won, medians of five seeds: " + "; ".join(
         f"{name} {100 * share:.0f} %" for name, share in middle.items()
@@ -124,6 +124,15 @@ def gap_answer() -> tuple[float, str]:
     return statistics.median(steps), (
         f"With every state written down: {words(steps)} of the games won, directly: "
         f"{words(direct)} (median of five seeds, lowest and highest)."
+    )
+
+
+def dots_answer() -> tuple[float, str]:
+    """How often does the model win that writes dots?"""
+    won = column(pick(rows_of("gap"), arm="filler"), "accuracy")
+    return statistics.median(won), (
+        f"With dots: {words(won)} of the games won (median of five seeds, lowest and "
+        "highest)."
     )
 
 
@@ -273,6 +282,27 @@ def follow_answer() -> tuple[float, str]:
     return statistics.median(follows), (
         f"Recorded: the answer follows in {words(follows)} of the games and stays in "
         f"{words(stays)} (median of five seeds, lowest and highest)."
+    )
+
+
+def easy_answer() -> tuple[str, str]:
+    """Which models of three swaps follow a changed state, and how often."""
+    follows = {
+        name: column(
+            pick(faithful_rows(), model=model, arm="follows"), "share"
+        )
+        for name, model in (("right steps", "easy"), ("slips", "mended"))
+    }
+    most = [
+        n for n, shares in follows.items() if statistics.median(shares) > 0.5
+    ]
+    answer = {0: "neither", 2: "both"}.get(len(most)) or f"{most[0]} only"
+    parts = ", ".join(
+        f"{name} {words(shares)}" for name, shares in follows.items()
+    )
+    return answer, (
+        f"Recorded, answers that follow: {parts} (median of five seeds, lowest and "
+        "highest)."
     )
 
 

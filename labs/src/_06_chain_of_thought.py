@@ -67,14 +67,16 @@ print(plan)
 # %% [markdown] id="problem"
 # ## A ball under a cup (0 – 15 min)
 #
-# Five cups, A to E, a ball under one of them. Then pairs of cups change places, again
-# and again. Where is the ball? Children know this as the **shell game**. As text:
+# Five cups stand in places A to E, a ball under one of them. Then pairs of cups are
+# swapped, again and again. Where is the ball? Children know this as the **shell game**.
+# As text:
 #
 #     C AB CE DE ?
 #
-# The ball begins under C. AB change places, which does not touch it. CE: now it is under
-# E. DE: under D. A person follows with a finger. What is written behind the prompt is
-# called the **completion**: here `= D EOS`, the answer and a token that ends the text.
+# The ball begins in place C. AB: what stands in A and B is swapped, which does not touch
+# it. CE: now the ball is in E. DE: in D. A person follows with a finger. What is written
+# behind the prompt is called the **completion**: here `= D EOS`, the answer and a token
+# that ends the text. (Below, "cup C" is short for the cup that stands in place C.)
 #
 # A guess is right in a fifth of all games. There are $5 \cdot 10^{12}$ games with 12
 # swaps, and every one that the model sees is new, so it cannot learn answers by heart.
@@ -91,7 +93,9 @@ for writer in (direct(), every_state()):
 # games are answered directly; in the other two each state is written down first. Let
 # us train a small GPT on direct answers. Only the completion counts in the loss, and
 # two of its three tokens are always the same. So a model that knows the form and
-# guesses the cup has a loss of $\log(5) / 3 = 0.536$ nats a token.
+# guesses the cup has a loss of $\log(5) / 3 = 0.536$ nats a token. Now and then
+# `roll_out` has the model complete fresh games and judges what it wrote: the validation
+# curve is the share of games lost.
 
 
 # %% id="direct" tags=["nbval-ignore-output"]
@@ -115,10 +119,11 @@ at_once = train_thinker(
 print(f"games won: {at_once.accuracy(games):.1%}; a guess wins 20 %")
 
 # %% [markdown] id="predict-text"
-# The loss falls to 0.54 at once and stays there; games are lost as if by guessing. (The
-# validation curve is the share of games lost.) Now the same model, from the same random
-# weights, on completions that **write every state down**: `C E D = D EOS`. It reads as
-# many tokens in all, so it sees half as many games.
+# The loss falls to 0.54 at once and stays there; games are lost as if by guessing. Now the
+# same model, from the same random weights, on completions that **write every state
+# down**: `C E D = D EOS`. It reads as many tokens in all. Its texts are longer, so it
+# sees four games where the other saw seven. (The record, with which you will compare, has
+# models of two layers and two million tokens.)
 
 # %% id="predict" tags=["nbval-ignore-output"]
 lab.predict(
@@ -129,7 +134,7 @@ lab.predict(
 
 # %% id="reveal" tags=["nbval-ignore-output"]
 won, sentence = record.gap_answer()
-view = record.gap_view()
+view = record.gap_view(("every", "direct"))
 lab.reveal(
     "steps",
     answer="above 90 %" if won > 0.9 else "about half" if won > 0.35
@@ -141,8 +146,7 @@ lab.reveal(
 # %% [markdown] id="reveal-after"
 # *Why was I wrong?* If you expected little: it is the same model, with the same weights
 # to begin with, and it is shown the same answers. If you expected it to need more
-# training: it was shown fewer games. What it was shown in addition is *how*. (The
-# recorded models have two layers; the others in the picture you will meet below.)
+# training: it was shown fewer games. What it was shown in addition is *how*.
 #
 # ## The idea (15 – 25 min)
 #
@@ -154,24 +158,27 @@ lab.reveal(
 #
 # To answer at once is to compute all of the right side in $L$ layers. To write a **chain
 # of thought** is to compute the left side $n$ times: each pass looks at one state that
-# it wrote itself, and at one swap. The model then models
+# it wrote itself, and at one swap. The probability of a whole completion is
 #
 # $$p(z, y \mid x) = \prod_{i=1}^{n} p(z_i \mid x, z_{<i}) \;\cdot\; p(y \mid x, z)$$
 #
 # | symbol | meaning | shape | in code |
 # |---|---|---|---|
-# | $x$ | prompt: a cup, $n$ swaps, `?` | $T = n + 2$ tokens | `prompts_BT` |
-# | $z_i$, $z$ | written state, all of them: the trace | $n$ tokens | `states_Bn` |
+# | $x$ | prompt: a cup, $n$ swaps, `?` | $T = n + 2$ tokens | `prompts_PT` |
+# | $z_i$, $z$ | written state, all of them: the trace | $n$ tokens | |
 # | $y$ | `=`, the answer, EOS | 3 tokens | |
-# | $B$, $N$ | games; tokens of a completion | | `completions_BN` |
+# | $B$, $S$ | games of a training step; tokens read of each | | `tokens_BS` |
+# | $P$, $R$, $N$ | prompts; completions; tokens of one | | `tokens_RN` |
 # | $L$ | layers | | `n_layers` |
 #
-# Composing permutations of five things is the standard hard case: a model of fixed depth
-# and precision cannot do it for every $n$ unless two classes of circuits coincide that
-# are believed to differ, and with $n$ written steps one layer is enough ([Li et al.
-# 2024](https://arxiv.org/abs/2402.12875); [Feng et al.
-# 2023](https://arxiv.org/abs/2305.15408) show the same for arithmetic). That is about
-# what *can* be computed. What training *finds* is measured below.
+# Composing permutations of five things is the standard hard case ([Li et al.
+# 2024](https://arxiv.org/abs/2402.12875)). With a fixed number of layers and numbers of
+# fixed precision it is impossible for large $n$; where precision may grow with $\log n$,
+# it is impossible unless two classes of circuits coincide that are believed to differ.
+# With $n$ written steps a fixed depth is enough: here one layer, which looks up a state
+# and a swap. ([Feng et al. 2023](https://arxiv.org/abs/2305.15408) show the like for
+# arithmetic.) That is about what *can* be computed. What training *finds* is measured
+# below.
 
 # %% id="idea" tags=["nbval-ignore-output"]
 view = idea_view()
@@ -187,7 +194,8 @@ show_figure(view.figure, view.sentence)
 # function, and will find each of its holes.)
 #
 # Return whether `completion` answers `prompt`. It has to end with `=`, the right cup and
-# `EOS`, and there may be no other `=`. What stands before is not looked at.
+# `EOS`. What stands before may be anything but another `=`. Both are texts, with spaces
+# between their words.
 
 
 # %% id="verify" tags=["nbval-ignore-output"]
@@ -215,10 +223,11 @@ for text in (*tries, ""):
 
 # %% [markdown] id="sampler-text"
 # **How a model writes.** It reads the prompt, and gives a score to every token that could
-# follow. One is chosen: the likeliest, or at **temperature** $\tau$ a random one, with
-# probabilities $\text{softmax}(\text{scores} / \tau)$. It is put behind the text, and so
-# on, until EOS. Each pass needs keys and values of *all* tokens so far, and those of
-# older tokens do not change. So they are kept: the **KV cache**.
+# follow. One is chosen: the likeliest (in code, `temperature=0`), or at **temperature**
+# $\tau$ a random one, with probabilities $\text{softmax}(\text{scores} / \tau)$. It is put
+# behind the text, and so on, until EOS. In attention a new token's *query* is compared
+# with the *key* of each token so far, and takes that much of its *value*. No token sees
+# later ones, so old keys and values never change. They are kept: the **KV cache**.
 
 # %% id="cache" tags=["nbval-ignore-output"]
 view = cache_view()
@@ -296,13 +305,15 @@ for prompt_T, row in zip(some_PT, in_steps.write(some_PT).rows(), strict=True):
 #
 # - what the model is given: the prompt, the states before, the new cup. **Nothing behind
 #   it**: later states would show it the old way;
-# - the answer of somebody who believes the new cup and plays on from there.
+# - the answer, one letter, of somebody who believes the new cup and plays on from there.
+#
+# State 1 is where the ball is behind the first swap.
 
 
 # %% id="corrupt" tags=["nbval-ignore-output"]
 @lab.exercise("6.2")
 def corrupt(prompt, trace, number, cup):
-    """("C AB CE DE ?", "C E D", 2, "A") -> "C AB CE DE ? C A", "A"."""
+    """("C AB CE DE ?", "C E D", 2, "D") -> "C AB CE DE ? C D", "E"."""
     ### BEGIN SOLUTION
     given = [*prompt.split(), *trace.split()[: number - 1], cup]
     swaps = prompt.split()[1:-1]
@@ -318,9 +329,10 @@ lab.check("6.2")
 lab.hints("6.2")
 
 # %% [markdown] id="predict-follow-text"
-# Each game gets one change, at a random place, to a random wrong cup. An answer
-# **follows** if it is the one of somebody who believes the change, and **stays** if it is
-# where the ball really is. (It can never be both: a swap keeps different cups different.)
+# Each game gets one change, at a random place, to a random wrong cup. The states before
+# it come from a program and are right. An answer **follows** if it is the one of somebody
+# who believes the change, and **stays** if it is where the ball really is. (It can never
+# be both: a swap keeps different places different.)
 
 # %% id="predict-follow" tags=["nbval-ignore-output"]
 lab.predict(
@@ -345,10 +357,17 @@ lab.reveal(
 # *Why was I wrong?* If you expected it to notice: nothing in its examples was ever wrong,
 # so it never learned to doubt what is written.
 #
-# Was this to be expected of every model? Two more, on games of **three** swaps, which two
-# layers can follow without any steps. One learned from right states. The other's examples
-# contain slips: a fifth of the written states are wrong, and *behind a slip all is right
-# again*, the answer, too. Both get an inspector below.
+# Is that so in every model? Two more, on games of **three** swaps, which two layers could
+# follow without any steps. *Right steps* learned from right states. The examples of
+# *slips* contain errors: a fifth of the written states are wrong, and behind an error all
+# is right again, the answer, too.
+
+# %% id="predict-easy" tags=["nbval-ignore-output"]
+lab.predict(
+    "easy",
+    "One state changed: which of the two models' answers mostly follow it?",
+    ["both", "right steps only", "slips only", "neither"],
+)
 
 # %% id="easy" tags=["nbval-ignore-output"]
 easy_plan = LIVE_EASY[lab.settings.scale]
@@ -361,10 +380,18 @@ for name, thinker in easy.items():
     parts = ", ".join(f"{what} {share:.0%}" for what, share in found.items())
     print(f"{name:12} games won {thinker.accuracy(games):.0%}; {parts}")
 
+# %% id="easy-reveal" tags=["nbval-ignore-output"]
+answer, sentence = record.easy_answer()
+lab.reveal("easy", answer=answer, sentence=sentence)
+
 # %% [markdown] id="inspector-play"
+# *Why was I wrong?* *Right steps* could do without its trace, and uses it: to go on from
+# a written state was the easiest thing to learn. To *slips* a written state is a poor
+# witness, wrong in a fifth of all cases, so it learned to look at the swaps instead.
+#
 # **The trace inspector.** Grey is the ball, blue what the model writes by itself, a star
 # its answer. Click any place, or use the controls, to write that cup there. The model
-# then goes on from there (red).
+# then goes on from there (red). The states before the change are its own.
 #
 # Try this:
 # 1. Change an early state, then a late one. Where does the red line go?
@@ -374,9 +401,10 @@ for name, thinker in easy.items():
 #
 # <details><summary>Answers</summary>
 #
-# 1. It runs in parallel with the grey one, moved by the same swaps, and the answer with
-#    it, wherever the change was.
-# 2. Nothing: the trace is what it was.
+# 1. It is moved by the same swaps and never meets the grey one again, and the answer goes
+#    with it, wherever the change was.
+# 2. Nothing: the trace is what it was. (Where the model's own trace was wrong, this
+#    mends it.)
 # 3. That of *right steps*. The model that learned from slips mostly keeps its answer,
 #    whatever stands in the trace: it computes the answer from the prompt. Its trace is
 #    nearly always right, and tells nothing.
@@ -394,9 +422,8 @@ trace_explorer(easy).show()
 #
 # Now a model whose teacher was **hasty**: in half of the examples the answer is a guess
 # at once, in a fifth the trace breaks off and a guess follows, and every written state
-# slips with a probability of 4 %. Sampled at temperature 1, the model does as it was
-# shown. But wrong answers are spread over five cups, and those that come from a whole
-# trace agree. **Self-consistency** ([Wang et al.
+# slips with a probability of 4 %; a slip is carried on. Sampled at temperature 1, the
+# model does as it was shown. **Self-consistency** ([Wang et al.
 # 2022](https://arxiv.org/abs/2203.11171)): sample several completions, and take the
 # answer that comes most often.
 #
@@ -460,8 +487,9 @@ lab.reveal(
 )  # fmt: skip
 
 # %% [markdown] id="vote-play"
-# *Why was I wrong?* If you expected no gain: a third of right answers is enough when the
-# wrong ones disagree with each other.
+# *Why was I wrong?* If you expected no gain: wrong answers are spread over all cups, while
+# those that come from a whole trace mostly agree. A third of right answers is enough when
+# the wrong ones disagree with each other.
 #
 # **Votes.** Recorded models; a dashed line marks a guess, a dotted one the answer made of
 # likeliest tokens only.
@@ -476,9 +504,9 @@ lab.reveal(
 # <details><summary>Answers</summary>
 #
 # 1. At 0.6 a single answer is right in half of the games and a vote of 64 in 81 to 92 %,
-#    both more than at 1. A lower temperature favours what is likely, and going on with
-#    a trace is likelier than any one guess. At 0.3 votes add less: answers resemble each
-#    other, and with them their mistakes. At 1.5 nothing is left of the trace.
+#    both more than at 1. Whether a trace begins is a toss-up still; once begun, it breaks
+#    off and slips less often. At 0.3 votes add less: answers resemble each other, and
+#    with them their mistakes. At 1.5 nothing is left of the trace.
 # 2. At 1 a single answer is hardly better than a guess, as each state slips in a fifth
 #    of the cases and there are 12. At 0.6 a vote of 32 wins all games. But so do the
 #    likeliest tokens, with one answer: the slips are noise, and there is none at 0.
@@ -503,6 +531,24 @@ vote_explorer(mine).show()
 # rates (*rate*: the best, found with other seeds). *Tokens* are those of a completion:
 # who writes less takes more steps. *Dots* are as many tokens as states, and say nothing.
 # *Games won* is the median of five seeds, with the lowest and the highest.
+
+# %% id="predict-dots" tags=["nbval-ignore-output"]
+lab.predict(
+    "dots",
+    "As many dots as there would be states. How many games are won?",
+    ["about 20 %, a guess", "about half", "as many as with states"],
+)
+
+# %% id="dots-reveal" tags=["nbval-ignore-output"]
+won, sentence = record.dots_answer()
+view = record.gap_view()
+lab.reveal(
+    "dots",
+    answer="about 20 %, a guess" if won < 0.35
+    else "about half" if won < 0.75 else "as many as with states",
+    sentence=sentence,
+    figure=view.figure,
+)  # fmt: skip
 
 # %% id="gap-record" tags=["nbval-check-output"]
 print("\n".join(record.gap_lines()))
@@ -538,8 +584,10 @@ for name in record.RECORDS:
     print(f"{name}: {record.caption(name)}")
 
 # %% [markdown] id="verdicts-text"
-# The verdicts follow from rules in `data/claims/`, written before the runs. Each names
-# its metric and the effect, with its 95 % interval over seeds.
+# The verdicts follow from rules in `data/claims/`, written before the recorded runs (that
+# of *cot* after pilots). Each names its metric and the effect, with its 95 % interval over
+# seeds. The article's rule for *cot-faithful* takes the mean of the first three kinds of
+# models; the source's is about the fourth.
 
 # %% id="verdicts" tags=["nbval-check-output"]
 print("\n".join(record.verdict_lines()))
@@ -547,7 +595,7 @@ print("\n".join(record.verdict_lines()))
 # %% [markdown] id="verdict-text"
 # VERDICT_TEXT
 #
-# Rewrite the headline in one honest sentence. Then say what you believe now.
+# Rewrite both sentences honestly. Then say what you believe now.
 
 # %% id="beliefs" tags=["nbval-ignore-output"]
 lab.beliefs("cot")
@@ -562,8 +610,8 @@ lab.beliefs("cot")
 # - A trace that looks right may be unused. Change it and see.
 # - Votes help where right answers agree more than wrong ones do.
 #
-# **Limits.** One small game, in which each step is easy and all are alike; models of 50 to
-# 190 thousand weights; a budget that ends training early. Direct answers stayed at chance
+# **Limits.** One small game, in which each step is easy and all are alike; recorded models
+# of 50 to 190 thousand weights; a budget that ends training early. Direct answers stayed at chance
 # in this budget, which is no proof that more would not help. No model invented these
 # thoughts: a program wrote them, and it knew the way. Whether the thoughts of a large model
 # are used has to be asked of that model.
@@ -599,8 +647,9 @@ lab.quiz(*QUESTIONS)
 # ## 6.4 · One token with the cache · 15 minutes · ●●○
 #
 # A token that has just been chosen is read: one head of one layer made its query, key and
-# value. What is kept has room for $S$ positions, of which `seen` are filled. Store key
-# and value, **in place**, and return the mixture of values that the token sees:
+# value. What is kept has room for $S$ positions, counted from 0, of which `seen` are
+# filled; `cache_2RSK[0]` holds keys, `cache_2RSK[1]` values. Store key and value, **in
+# place**, and return the mixture of values that the token sees:
 #
 # $$o = \sum_{s \le t} \text{softmax}_s\!\left(\frac{q_t \cdot k_s}{\sqrt{K}}\right) v_s,
 # \qquad t = \texttt{seen}$$
@@ -650,9 +699,11 @@ for t in range(5):
 # ## 6.5 · Choosing a token · 12 minutes · ●●○
 #
 # Lay the probabilities of all tokens side by side from 0 to 1, in the order of the
-# tokens. A random number $u$ between 0 and 1 falls into the share of one of them. Return
-# that token for each row; `temperature` is above 0. A token with probability 0 must
-# never come, not even for $u = 0$.
+# tokens. A random number $u$, from 0 to below 1, falls into the share of one of them.
+# Return the numbers of these tokens, integers of shape $R$; $V$ is the size of the
+# vocabulary, and `temperature` is above 0. A token with probability 0 must never come,
+# not even for $u = 0$. (Rounded, the last share may end a little below 1: stretch $u$ by
+# that end.)
 
 
 # %% id="choose" tags=["nbval-ignore-output"]
@@ -681,9 +732,10 @@ for temperature in (0.25, 1.0, 4.0):
     print(f"temperature {temperature:4}: {words}")
 
 # %% [markdown] id="length-text"
-# Why a number of its own for every row, rather than one random generator? With it, a
-# row's tokens depend on nothing but its prompt and its seed: the same text comes out
-# whatever stands beside it in the batch, and on whatever rank. You will see that below.
+# A low temperature favours what is likely already. Why a number of its own for every row,
+# rather than one random generator? With it, a row's tokens depend on nothing but its
+# prompt and its seed: the same text comes out whatever stands beside it in the batch, and
+# on whatever rank.
 #
 # ## Longer games · reading, 5 minutes
 #
@@ -744,7 +796,7 @@ print(f"every rank has what one process writes: {min(same) > 0.99}")
 #
 # $$\log p(y) = z_y - \text{lse}(z), \qquad \text{lse}(z) = \log \sum_v e^{z_v}$$
 #
-# $z$ are a row of logits, $V$ of them: 152,000 for Qwen's vocabulary. Written in PyTorch,
+# $z$ are a row of logits, $V$ of them: about 152,000 for Qwen's vocabulary. Written in PyTorch,
 # `log_softmax` stores another $V$ numbers to hand out one. The **log-sum-exp** can be had
 # in one pass, block by block, and keeps two numbers: the largest logit so far, $m$, and
 # the sum of all $e^{z_v - m}$ so far. Where a block raises the maximum from $m$ to $m'$,
