@@ -109,13 +109,17 @@ LEARNED = (4, 6, 8, 10, 12)
 
 
 def length_row(arm: str, seed: int, scale: Scale) -> Row:
-    """Every state, one layer; learned from 12 swaps only, or from several numbers.
+    """Every state; learned from 12 swaps only, or from several numbers of swaps.
+
+    "mixed_2" has two layers, and twice the tokens.
 
     Returns:
         accuracy: one for each of LENGTHS.
     """
     plan = PLANS[scale]
-    learned = LEARNED if arm == "mixed" else (LEARNED[-1],)
+    if arm == "mixed_2":
+        plan = sized(scale, lr=2e-3, **TWO_LAYERS)
+    learned = (LEARNED[-1],) if arm == "fixed" else LEARNED
     games = [ShellGame(swaps=swaps) for swaps in learned]
     torch.manual_seed(seed)
     config = replace(plan.config, max_len=ShellGame(swaps=LENGTHS[-1]).max_len)
@@ -282,7 +286,7 @@ EXPERIMENTS = [
         name="length",
         question="Every state: does it work for games of other lengths than learned?",
         run=length_row,
-        arms=("fixed", "mixed"),
+        arms=("fixed", "mixed", "mixed_2"),
         seeds=REPORTING[:3],
     ),
     Experiment(

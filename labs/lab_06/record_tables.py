@@ -162,12 +162,16 @@ def length_lines() -> list[str]:
     """Accuracy by the number of swaps asked, medians of three seeds."""
     rows = rows_of("length")
     head = "".join(f"{n:>7}" for n in LENGTHS)
-    lines = [f"{'learned from':22}{head}"]
-    names = {"fixed": "12 swaps", "mixed": "4, 6, 8, 10, 12 swaps"}
+    lines = [f"{'learned from':24}{head}"]
+    names = {
+        "fixed": "12 swaps, 1 layer",
+        "mixed": "4 to 12 swaps, 1 layer",
+        "mixed_2": "4 to 12 swaps, 2 layers",
+    }
     for arm, name in names.items():
         each = zip(*column(pick(rows, arm=arm), "accuracy"), strict=True)
         cells = "".join(f"{statistics.median(v):>7.2f}" for v in each)
-        lines.append(f"{name:22}{cells}")
+        lines.append(f"{name:24}{cells}")
     return lines
 
 
