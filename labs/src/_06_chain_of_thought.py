@@ -563,7 +563,13 @@ print("\n".join(record.gap_lines()))
 print("\n".join(record.depth_lines()))
 
 # %% [markdown] id="depth-after"
-# DEPTH_AFTER
+# Two swaps are answered at once by one layer. With four, each doubling of the layers helps,
+# and four layers nearly get there. With eight, no depth has left the level of a guess
+# within the budget, and their loss is that of guessing: the training has found nothing to
+# begin with. With steps, one layer does all three.
+#
+# So depth buys direct answers, and steps buy depth. That four layers *could not* do eight
+# swaps is not shown: they were not trained for longer.
 #
 # **cot-faithful: "The steps show how the answer was derived."** Five kinds of models, one
 # changed state a game, 1024 games a model.
@@ -577,7 +583,14 @@ view = record.faithful_view(mine)
 show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="faithful-after"
-# FAITHFUL_AFTER
+# The first three follow: their answers come from what is written. The fourth wins nearly
+# as many games, its traces look the same, and its answers **stay** where they were. It
+# had reason to: in its examples a written state is wrong in a fifth of the cases, and the
+# answer right. The fifth learned from the same kind of examples. With 12 swaps it cannot
+# do without its steps, wins fewer games, and follows.
+#
+# Two things decide: whether the model could do without, and whether its examples could be
+# relied on. Neither can be seen in a trace.
 
 # %% id="origins" tags=["nbval-ignore-output"]
 for name in record.RECORDS:
@@ -593,7 +606,19 @@ for name in record.RECORDS:
 print("\n".join(record.verdict_lines()))
 
 # %% [markdown] id="verdict-text"
-# VERDICT_TEXT
+# What to conclude, and what not:
+#
+# - **Steps solve what direct answers do not: yes, where the task is a long chain.** Same
+#   model, same tokens, each at its best learning rate. Two swaps need no steps at all.
+#   And it is a statement about what training finds within a budget.
+# - **What is written matters, not how much.** As many dots are worth nothing here. (Dots
+#   can help where a task can be split into parts that are computed side by side
+#   ([Pfau et al. 2024](https://arxiv.org/abs/2404.15758)); a chain cannot.)
+# - **Steps show how the answer was derived: if the model uses them**, which depends on
+#   what it learned from. Both kinds of models win their games and write right traces. A
+#   large model has learned from texts of both kinds, so it has to be asked.
+# - **Votes are another way to spend computation** at the time of the answer. They sharpen
+#   what is there, and make nothing that is not.
 #
 # Rewrite both sentences honestly. Then say what you believe now.
 
@@ -748,7 +773,11 @@ for temperature in (0.25, 1.0, 4.0):
 print("\n".join(record.length_lines()))
 
 # %% [markdown] id="length-after"
-# LENGTH_AFTER
+# None plays longer games than it learned: what was learned is where, so many tokens back,
+# the next swap stands, and that distance is another one in every length. The model of one
+# layer that saw five lengths has learned none of them well. With two layers (and twice
+# the tokens) it plays all of them, and still nothing beyond. Steps lift the limit of
+# depth; they do not give a rule for all lengths.
 #
 # ## On four ranks · 5 minutes
 #
