@@ -1,12 +1,17 @@
 """`generate`: several completions of each prompt, written side by side.
 
-What makes it quick, beside the cache:
-- A prompt is read once, however many completions it gets.
-- A row that has ended is left out: its cache is dropped as soon as a quarter of the
-  rows have ended, and when all have, so has the loop.
+What makes it quick, beside the cache: no text is read twice. Rows whose texts are equal
+so far share a place in the decoder, until they choose different tokens:
+
+    rows      C AB DE ? C   C AB DE ? C   C AB DE ? E       three completions
+    places    C AB DE ? C                 C AB DE ? E       two texts to read
+
+So a prompt is read once, however many completions it gets, and the surer a model is,
+the less it has to read. A row that has ended needs no place.
 
 Shape suffixes: P prompts, T tokens of a prompt, G completions of each, R = P G rows
-(the G rows of a prompt are neighbours), N tokens of a completion, V vocabulary.
+(the G rows of a prompt are neighbours), N tokens of a completion, V vocabulary; r rows
+that go on, u different texts among them, U places in the decoder.
 """
 
 from __future__ import annotations
@@ -22,8 +27,8 @@ from labsupport.generate.decoder import Decoder
 from labsupport.generate.draws import Seeds, row_seeds, uniforms
 from labsupport.nn import GPT
 
-LEFT_OUT = 0.25
-"""The share of rows that have to have ended before the cache is made smaller: a copy of
+UNUSED = 0.25
+"""The share of places that have to be free before the cache is made smaller: a copy of
 what is left costs about as much as a few tokens."""
 
 
@@ -116,40 +121,52 @@ def generate(
     tokens_RN = torch.full((R, longest), pad, device=device)
     logprobs_RN = torch.zeros(R, longest, device=device)
 
-    logits = decoder.read(prompts_PT.to(device)).repeat_interleave(group, dim=0)
-    decoder.keep(torch.arange(P, device=device).repeat_interleave(group))
-    # Which of the R rows are in the decoder's batch, and which of these go on.
-    here = torch.arange(R, device=device)
-    goes_on = torch.ones(R, dtype=torch.bool, device=device)
+    logits_UV = decoder.read(prompts_PT.to(device))
+    # The rows that go on, and the place at which each one's text was read.
+    row_r = torch.arange(R, device=device)
+    place_r = row_r // group
     for t in range(longest):
-        u = None if u_NR is None else u_NR[t, here]
-        token, logprobs_RN[here, t] = choose(logits, u, temperature or 1.0)
-        tokens_RN[here, t] = token
-        goes_on = goes_on & (token != eos)
-        left = int(goes_on.sum())
-        if left == 0 or t + 1 == longest:
+        u_r = None if u_NR is None else u_NR[t, row_r]
+        token_r, logprob_r = choose(logits_UV[place_r], u_r, temperature or 1.0)
+        tokens_RN[row_r, t], logprobs_RN[row_r, t] = token_r, logprob_r
+        on_r = token_r != eos
+        row_r, place_r, token_r = row_r[on_r], place_r[on_r], token_r[on_r]
+        if len(row_r) == 0 or t + 1 == longest:
             break
-        if left <= (1 - LEFT_OUT) * len(here):
-            rows = goes_on.nonzero()[:, 0]
-            decoder.keep(rows)
-            here, token, goes_on = here[rows], token[rows], goes_on[rows]
-        logits = decoder.read(token[:, None])
+        place_r, token_U = follow(decoder, place_r, token_r)
+        logits_UV = decoder.read(token_U[:, None])
     model.train(was_training)
     if logprobs_RN.isnan().any():
         raise LabError(
             "The model's scores are NaN: its weights are damaged, by a training that "
             "diverged, say."
         )
-    return cut(tokens_RN, logprobs_RN, eos, pad)
-
-
-def cut(tokens_RN: Tensor, logprobs_RN: Tensor, eos: int, pad: int) -> Completions:
-    """Remove, in place, what rows wrote behind their end before they were left out."""
     is_end_RN = tokens_RN == eos
     ended_R = is_end_RN.any(dim=1)
-    first_R = is_end_RN.int().argmax(dim=1)
-    lengths_R = torch.where(ended_R, first_R + 1, tokens_RN.shape[1])
-    found = Completions(tokens_RN, logprobs_RN, lengths_R, ended_R)
-    tokens_RN[~found.mask_RN] = pad
-    logprobs_RN[~found.mask_RN] = 0.0
-    return found
+    lengths_R = torch.where(ended_R, is_end_RN.int().argmax(dim=1) + 1, longest)
+    return Completions(tokens_RN, logprobs_RN, lengths_R, ended_R)
+
+
+def follow(decoder: Decoder, place_r: Tensor, token_r: Tensor) -> tuple[Tensor, Tensor]:
+    """Give every text that goes on a place of its own.
+
+    Args:
+        decoder: with U places; their number may change.
+        place_r: where each row's text was read.
+        token_r: what each row chose to follow.
+
+    Returns:
+        place_r from now on, and token_U to be read at each place.
+    """
+    U, V = decoder.rows, decoder.model.config.vocab_size
+    text_u, which_r = torch.unique(place_r * V + token_r, return_inverse=True)
+    place_u, token_u = text_u // V, text_u % V
+    # Sorted, so that the same place twice is twice in a row.
+    parted = bool((place_u[1:] == place_u[:-1]).any())
+    if parted or len(text_u) <= (1 - UNUSED) * U:
+        decoder.keep(place_u)
+        return which_r, token_u
+    # Whatever stands at a free place: nobody looks at what follows it.
+    token_U = token_u.new_zeros(U)
+    token_U[place_u] = token_u
+    return place_u[which_r], token_U

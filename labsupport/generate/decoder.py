@@ -105,6 +105,11 @@ class Decoder:
         out: Tensor = layer.out(mixed_RHTK.transpose(1, 2).flatten(-2))
         return out
 
+    @property
+    def rows(self) -> int:
+        """R, as many as there are now."""
+        return self.cache_L2RHSK.shape[2]
+
     def keep(self, rows: Tensor) -> None:
         """Go on with some rows, in this order; one may come several times.
 
