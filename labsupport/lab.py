@@ -161,7 +161,7 @@ class Lab:
 
     def explore(self, draw: Callable[..., View], **controls: Control) -> None:
         """Join a function with controls; see `labsupport.explore`."""
-        Explorer(draw, **controls).show()
+        Explorer(draw, None, **controls).show()
 
     # --- where am I, and on what -------------------------------------------
 
