@@ -226,8 +226,9 @@ MISTAKES = {
         check_gradients, ROW, GRADIENT,
     ),
     "the chosen logit is that of the last block": Mistake(
-        linear, "chosen += tl.sum(tl.where(is_chosen, z * scale, 0.0), axis=1)",
-        "chosen = tl.sum(tl.where(is_chosen, z * scale, 0.0), axis=1)",
+        linear,
+        "chosen += tl.sum(tl.where(v[None, :] == target[:, None], x, 0.0), axis=1)",
+        "chosen = tl.sum(tl.where(v[None, :] == target[:, None], x, 0.0), axis=1)",
         check_values, SPANS, FIRST,
     ),
     "entries beyond the vocabulary count": Mistake(
