@@ -73,7 +73,7 @@ SMALL_EASY = ThinkerPlan(
     swaps=3, layers=2, width=32, tokens=600_000, batch_size=64, lr=8e-3
 )
 LIVE_EASY: dict[Scale, ThinkerPlan] = {
-    "ci": replace(SMALL_EASY, tokens=60_000),
+    "ci": replace(SMALL_EASY, swaps=2, tokens=200_000),
     "cpu": SMALL_EASY,
     "gpu": SMALL_EASY,
 }

@@ -255,7 +255,8 @@ print("\n".join(record.writing_lines()))
 
 # %% [markdown] id="live-text"
 # Each cell has the median of three seeds, and in brackets the lowest and highest. The
-# cache pays most where many texts are written side by side.
+# cache pays most where many texts are written side by side; for a single short one it
+# saves nothing here, as calling PyTorch takes longer than what is computed.
 #
 # ## Is the trace used? (45 – 72 min)
 #
@@ -360,7 +361,8 @@ lab.reveal(
 # Is that so in every model? Two more, on games of **three** swaps, which two layers could
 # follow without any steps. *Right steps* learned from right states. The examples of
 # *slips* contain errors: a fifth of the written states are wrong, and behind an error all
-# is right again, the answer, too.
+# is right again, the answer, too. (At scale `ci`, with which this page was stored, there
+# are two swaps, and four instead of twelve in the other games.)
 
 # %% id="predict-easy" tags=["nbval-ignore-output"]
 lab.predict(
