@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 ARMS = ("every", "every_2", "every_4", "filler", "direct")
 RATES = (1e-3, 2e-3, 4e-3)
-TUNING, REPORTING = (20, 21), (0, 1, 2, 3, 4)
+TUNING, REPORTING = (20, 21, 22), (0, 1, 2, 3, 4)
 """Seeds. The pilots had 900 and more."""
 
 
