@@ -138,11 +138,8 @@ def picture(
     )
     for row, name, colour, dash in (
         (own, "the model by itself", BLUE, "dot" if changed else "solid"),
-        *(
-            [(shown, "after the change", VERMILION, "solid")]
-            if changed
-            else []
-        ),
+        # Empty without a change: a picture that gains lines hears no more clicks.
+        (shown if changed else [], "after the change", VERMILION, "solid"),
     ):
         written = [
             (i, names[t]) for i, t in enumerate(row, 1) if t < game.cups
@@ -153,6 +150,7 @@ def picture(
             x=[i for i, _ in states],
             y=[c for _, c in states],
             name=name,
+            showlegend=bool(row),
             mode="lines+markers",
             line={"color": colour, "dash": dash},
             hovertemplate=f"{name}: %{{y}} behind swap %{{x}}<extra></extra>",

@@ -792,7 +792,7 @@ print("\n".join(record.length_lines()))
 # writes one completion of every prompt, with the random numbers that belong to its rows.
 # Then tokens are gathered, and compared with what one process writes.
 
-# %% id="ranks-setup" tags=["nbval-ignore-output"]
+# %% id="ranks-weights" tags=["nbval-ignore-output"]
 weights = in_steps.model.state_dict()
 scale_name = lab.settings.scale
 

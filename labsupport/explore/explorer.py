@@ -41,7 +41,8 @@ class Explorer:
     Args:
         draw: the view for values of all controls.
         click: what a click on a mark means: (x, y) -> control -> its new value. The
-            controls say the same, for whoever uses a keyboard.
+            controls say the same, for whoever uses a keyboard. The picture needs the
+            same kinds of traces for all values, as new ones hear no clicks.
         controls: by name.
     """
 

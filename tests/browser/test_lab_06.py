@@ -44,8 +44,14 @@ def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path)
     expect(state).to_contain_text("its answer is")
     notebook.move_slider("inspector", steps=1, number=1)
     expect(state).to_contain_text("behind swap 1")
-    place = inspector.locator(".scatterlayer .trace").first.locator(".point")
-    place.nth(12).click(force=True)  # the third cup behind the third swap
+    places = inspector.locator(".scatterlayer .trace").first.locator(".point")
+    places.nth(12).scroll_into_view_if_needed()
+    box = places.nth(12).bounding_box()  # the third cup behind the third swap
+    assert box is not None
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    # Plotly says what is clicked when it knows what the mouse is over.
+    notebook.page.mouse.move(*middle, steps=3)
+    notebook.page.mouse.click(*middle)
     expect(state).to_contain_text("With C behind swap 3")
 
     # Votes, by temperature and model.

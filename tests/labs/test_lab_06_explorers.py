@@ -32,6 +32,11 @@ def test_a_click_writes_a_cup_there(in_steps: Thinker):
     assert (number.value, cup.value) == (2, "B")
     assert words.value != before
     assert "behind swap 2" in words.value
+    # The changed picture has the same lines, which hear clicks as well.
+    assert picture.data[0] is trace
+    handler(trace, SimpleNamespace(xs=[3], ys=["C"]), None)
+    assert (number.value, cup.value) == (3, "C")
+    assert "With C behind swap 3" in words.value
 
 
 def test_every_state_of_every_game_can_be_changed(in_steps: Thinker):
