@@ -49,9 +49,11 @@ def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path)
     box = places.nth(12).bounding_box()  # the third cup behind the third swap
     assert box is not None
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    # Plotly says what is clicked when it knows what the mouse is over.
-    notebook.page.mouse.move(*middle, steps=3)
-    notebook.page.mouse.click(*middle)
+    # Plotly says what is clicked once it has found what the mouse is over.
+    notebook.page.mouse.move(middle[0] - 30, middle[1] - 10)
+    notebook.page.mouse.move(*middle, steps=5)
+    expect(inspector.locator(".hovertext")).to_contain_text("write C")
+    notebook.page.mouse.click(*middle, delay=60)
     expect(state).to_contain_text("With C behind swap 3")
 
     # Votes, by temperature and model.
