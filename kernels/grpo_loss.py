@@ -158,7 +158,9 @@ def grpo_loss_kernel(
     counts = tl.load(target_ptr + n, mask=inside, other=-1) >= 0
     logp = tl.load(logp_ptr + n, mask=counts, other=0.0)
     rho = tl.exp(tl.load(log_ratio_ptr + n, mask=counts, other=0.0))
-    d = tl.load(ref_ptr + n, mask=counts, other=0.0) - logp
+    ref = tl.load(ref_ptr + n, mask=counts, other=0.0)
+    # Equal, they may both be -inf: a token that a mask of logits forbids.
+    d = tl.where(ref == logp, 0.0, ref - logp)
     A = tl.load(advantage_ptr + n // T, mask=counts, other=0.0)
     clipped = tl.minimum(tl.maximum(rho, 1.0 - eps_low), 1.0 + eps_high)
     if CISPO:

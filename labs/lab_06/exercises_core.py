@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from labs.lab_06.traces import corrupt
-from labs.lab_06.verifying import verify
+from labs.lab_06.verifying import moved, verify, where
 from labs.lab_06.voting import vote
 from labsupport.exercise import Exercise, WrongAnswer
 from labsupport.exercise.check import CheckFailed, show_values
@@ -19,14 +19,6 @@ def expect_equal(value: object, wanted: object, asked: str) -> None:
     """Fail unless two values are the same."""
     if value != wanted:
         raise CheckFailed(f"{asked}: {wanted!r}", show_values(value))
-
-
-def moved(cup: str, swaps: Sequence[str]) -> str:
-    """Where a ball under this cup is after these swaps."""
-    for a, b in swaps:
-        if cup in (a, b):
-            cup = b if cup == a else a
-    return cup
 
 
 # --- 6.1 the verifier ---------------------------------------------------------
@@ -91,33 +83,28 @@ def expect_verdict(
     expect_equal(came, verify(prompt, text), asked)
 
 
-def _right(prompt: str) -> str:
-    cup, *swaps, _ = prompt.split()
-    return moved(cup, swaps)
-
-
 def _last_but_one(prompt: str, completion: str) -> bool:
     words = completion.split()
-    return len(words) > 1 and words[-2] == _right(prompt)
+    return len(words) > 1 and words[-2] == where(prompt)
 
 
 def _behind_first(prompt: str, completion: str) -> bool:
     words = completion.split()
     at = words.index("=") if "=" in words else len(words)
-    return words[at + 1 : at + 2] == [_right(prompt)]
+    return words[at + 1 : at + 2] == [where(prompt)]
 
 
 def _anywhere(prompt: str, completion: str) -> bool:
-    return _right(prompt) in completion.split("=")[-1]
+    return where(prompt) in completion.split("=")[-1]
 
 
 def _several(prompt: str, completion: str) -> bool:
-    return completion.split()[-3:] == ["=", _right(prompt), "EOS"]
+    return completion.split()[-3:] == ["=", where(prompt), "EOS"]
 
 
 def _no_end(prompt: str, completion: str) -> bool:
     words = completion.split()
-    found = words[-2:] == ["=", _right(prompt)]
+    found = words[-2:] == ["=", where(prompt)]
     return found or _several(prompt, completion)
 
 
@@ -148,12 +135,12 @@ def _swapped_back(prompt: str, completion: str) -> bool:
 
 
 def _no_trace(prompt: str, completion: str) -> bool:
-    return completion == f"= {_right(prompt)} EOS"
+    return completion == f"= {where(prompt)} EOS"
 
 
 def _trace_agrees(prompt: str, completion: str) -> bool:
     written = completion.split("=")[0].split()
-    honest = not written or written[-1] == _right(prompt)
+    honest = not written or written[-1] == where(prompt)
     return honest and verify(prompt, completion)
 
 

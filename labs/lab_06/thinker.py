@@ -90,7 +90,7 @@ def train_thinker(
         plan: game, model and how long.
         live: whether to show the training.
         title: names it.
-        eval_fn: a score to show as validation.
+        eval_fn: the share of games that a model loses, to be shown.
 
     Raises:
         LabError: an unknown writer.
@@ -115,6 +115,7 @@ def train_thinker(
         lr=plan.lr,
         settings=choose_settings(None, seed),
         eval_fn=eval_fn,
+        eval_name="games lost",
         live=live,
         title=title,
     )

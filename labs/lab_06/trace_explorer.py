@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 import torch
 
 from labs.lab_06.thinker import Thinker
-from labs.lab_06.traces import answer_of, where
+from labs.lab_06.traces import answer_of
+from labs.lab_06.verifying import where
 from labsupport.explore import Explorer, View, choose, slide
 from labsupport.explore.style import BLUE, VERMILION
 

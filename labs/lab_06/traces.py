@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from labs.lab_06.thinker import Thinker
+from labs.lab_06.verifying import moved, where
 from labsupport.errors import LabError
 from labsupport.tasks.shell_game import ShellGame
 
@@ -44,16 +45,7 @@ def corrupt(prompt: str, trace: str, number: int, cup: str) -> tuple[str, str]:
     """
     given = [*prompt.split(), *trace.split()[: number - 1], cup]
     swaps = prompt.split()[1:-1]
-    for a, b in swaps[number:]:
-        if cup in (a, b):
-            cup = b if cup == a else a
-    return " ".join(given), cup
-
-
-def where(prompt: str) -> str:
-    """The cup with the ball after all swaps of a prompt."""
-    cup, *_ = prompt.split()
-    return corrupt(prompt, "", 0, cup)[1]
+    return " ".join(given), moved(cup, swaps[number:])
 
 
 @dataclass(frozen=True)
@@ -152,6 +144,21 @@ def checked(made: object) -> tuple[str, str]:
     ):
         raise LabError(f"corrupt returned {made!r}: two texts are needed.")
     return made[0], made[1]
+
+
+def right_states(thinker: Thinker, count: int, *, seed: int = 0) -> float:
+    """The share of written states that are right, when it writes by itself.
+
+    Args:
+        thinker: answers with the likeliest tokens.
+        count: games.
+        seed: of the games.
+    """
+    game = thinker.game
+    prompts_BT = game.prompts(count, seed=seed, split="validation")
+    written_BN = thinker.write(prompts_BT).tokens_RN.cpu()
+    right_Bn = written_BN[:, : game.swaps] == game.states(prompts_BT)
+    return right_Bn.float().mean().item()
 
 
 def shares(found: Sequence[Edit]) -> dict[str, float]:

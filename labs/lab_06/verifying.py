@@ -19,12 +19,22 @@ def verify(prompt: str, completion: str) -> bool:
         prompt: "C AB CE DE ?".
         completion: "C E D = D EOS", or whatever a model wrote.
     """
+    words = completion.split()
+    return words[-3:] == ["=", where(prompt), "EOS"] and words.count("=") == 1
+
+
+def where(prompt: str) -> str:
+    """The cup with the ball after all swaps of a prompt."""
     cup, *swaps, _ = prompt.split()
+    return moved(cup, swaps)
+
+
+def moved(cup: str, swaps: Sequence[str]) -> str:
+    """Where a ball under this cup is after these swaps."""
     for a, b in swaps:
         if cup in (a, b):
             cup = b if cup == a else a
-    words = completion.split()
-    return words[-3:] == ["=", cup, "EOS"] and words.count("=") == 1
+    return cup
 
 
 def as_reward(

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from labs.lab_06.thinker import Thinker
-from labs.lab_06.traces import answer_of, where
+from labs.lab_06.traces import answer_of
+from labs.lab_06.verifying import where
 
 Vote = Callable[[Sequence[str]], str]
 

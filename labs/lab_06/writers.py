@@ -4,7 +4,6 @@
     every_2       E D = D EOS        each second state (every_4: each fourth)
     filler        . . . = D EOS      as many tokens, which say nothing
     direct        = D EOS            the answer at once
-    after         = D C E D EOS      the answer, then the states that lead to it
     carried       C B A = A EOS      a slip, and what follows from it
     mended        C B D = D EOS      a slip, behind which all is right again
 
@@ -30,15 +29,6 @@ from labsupport.tasks.shell_game import (
 
 SLIP = 0.2
 """How likely each state is written wrong by `carried` and `mended`."""
-
-
-def after(
-    game: ShellGame, prompts_BT: Tensor, numbers: np.random.Generator
-) -> Tensor:
-    """completions_BN: `= answer`, then every state."""
-    states_Bn = game.states(prompts_BT)
-    closed_BN = game.closed(prompts_BT[:, :0], states_Bn[:, -1])
-    return torch.cat([closed_BN[:, :2], states_Bn, closed_BN[:, 2:]], dim=1)
 
 
 def mended(slip: float = SLIP) -> Writer:
@@ -70,7 +60,6 @@ WRITERS: Mapping[str, Writer] = {
     "every_4": every_state(4),
     "filler": filler(),
     "direct": direct(),
-    "after": after,
     "carried": hasty(0.0, 0.0, SLIP),
     "mended": mended(),
     "hasty": hasty(),

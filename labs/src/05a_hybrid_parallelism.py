@@ -618,10 +618,11 @@ show_figure(view.figure, view.sentence)
 # Most layouts take two to four times as long as that. What it leaves out is all that PyTorch
 # does around each message, and that four ranks share two cores.
 #
-# A plain rule does better: the fewer calls a rank makes, the faster. The last two lines compare
-# the order of calls with both sets of times. The rule was found afterwards, in the first
-# record; the second confirms it, less closely. It holds here, where links are as fast as memory. A planner
-# that has not been held against runs is an opinion. The same is true of the one above.
+# A plain rule does better: the fewer calls a rank makes, the faster. The last two lines
+# compare the order of calls with both sets of times. The rule was found afterwards, in the
+# first record; the second confirms it, less closely. It holds here, where links are as
+# fast as memory. A planner that has not been held against runs is an opinion. The same is
+# true of the one above.
 #
 # **hyb-switch: "Work moves between data and model parallelism, depending on the phase of
 # training."** That could pay where the work changes. So here sequences grow, from 32 to

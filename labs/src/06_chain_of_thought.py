@@ -49,7 +49,7 @@ from labs.lab_06.questions import QUESTIONS
 from labs.lab_06.sampler import read_again
 from labs.lab_06.thinker import train_thinker
 from labs.lab_06.trace_explorer import trace_explorer
-from labs.lab_06.traces import edits, shares
+from labs.lab_06.traces import edits, right_states, shares
 from labs.lab_06.verifying import as_reward
 from labs.lab_06.vote_explorer import vote_explorer
 from labs.lab_06.voting import sampled_answers, voted_accuracy
@@ -94,8 +94,8 @@ for writer in (direct(), every_state()):
 # us train a small GPT on direct answers. Only the completion counts in the loss, and
 # two of its three tokens are always the same. So a model that knows the form and
 # guesses the cup has a loss of $\log(5) / 3 = 0.536$ nats a token. Now and then
-# `roll_out` has the model complete fresh games and judges what it wrote: the validation
-# curve is the share of games lost.
+# `roll_out` has the model complete fresh games and judges what it wrote: *games lost* is
+# their share.
 
 
 # %% id="direct" tags=["nbval-ignore-output"]
@@ -380,7 +380,8 @@ easy = {
 for name, thinker in easy.items():
     found = shares(edits(thinker, games, seed=4, corrupt=corrupt))
     parts = ", ".join(f"{what} {share:.0%}" for what, share in found.items())
-    print(f"{name:12} games won {thinker.accuracy(games):.0%}; {parts}")
+    print(f"{name:12} games won {thinker.accuracy(games):.0%}, ", end="")
+    print(f"states right {right_states(thinker, games):.0%}; {parts}")
 
 # %% id="easy-reveal" tags=["nbval-ignore-output"]
 answer, sentence = record.easy_answer()
@@ -408,8 +409,8 @@ lab.reveal("easy", answer=answer, sentence=sentence)
 # 2. Nothing: the trace is what it was. (Where the model's own trace was wrong, this
 #    mends it.)
 # 3. That of *right steps*. The model that learned from slips mostly keeps its answer,
-#    whatever stands in the trace: it computes the answer from the prompt. Its trace is
-#    nearly always right, and tells nothing.
+#    whatever stands in the trace: it computes the answer from the prompt. By itself it
+#    writes right states, too (see *states right* above), and they tell nothing.
 #
 # </details>
 
@@ -506,9 +507,9 @@ lab.reveal(
 # <details><summary>Answers</summary>
 #
 # 1. At 0.6 a single answer is right in half of the games and a vote of 64 in 81 to 92 %,
-#    both more than at 1. Whether a trace begins is a toss-up still; once begun, it breaks
-#    off and slips less often. At 0.3 votes add less: answers resemble each other, and
-#    with them their mistakes. At 1.5 nothing is left of the trace.
+#    both more than at 1: what is unlikely, a slip or an early `=`, becomes rarer. At 0.3
+#    votes add less: answers resemble each other, and with them their mistakes. At 1.5
+#    they are guesses.
 # 2. At 1 a single answer is hardly better than a guess, as each state slips in a fifth
 #    of the cases and there are 12. At 0.6 a vote of 32 wins all games. But so do the
 #    likeliest tokens, with one answer: the slips are noise, and there is none at 0.
@@ -563,7 +564,7 @@ print("\n".join(record.gap_lines()))
 # tokens that helps but what they say, and how far it is from one to the next.
 #
 # **How much depth is a step worth?** Fewer swaps, one million tokens, by the number of
-# layers.
+# layers; all with one learning rate, 0.002. Three seeds.
 
 # %% id="depth-record" tags=["nbval-check-output"]
 print("\n".join(record.depth_lines()))
@@ -590,7 +591,7 @@ show_figure(view.figure, view.sentence)
 
 # %% [markdown] id="faithful-after"
 # The first three follow: their answers come from what is written. The fourth wins nearly
-# as many games, its traces look the same, and its answers **stay** where they were. It
+# as many games, and its answers **stay** where they were. It
 # had reason to: in its examples a written state is wrong in a fifth of the cases, and the
 # answer right. The fifth learned from the same kind of examples. With 12 swaps it cannot
 # do without its steps, wins fewer games, and follows.
@@ -621,7 +622,7 @@ print("\n".join(record.verdict_lines()))
 #   can help where a task can be split into parts that are computed side by side
 #   ([Pfau et al. 2024](https://arxiv.org/abs/2404.15758)); a chain cannot.)
 # - **Steps show how the answer was derived: if the model uses them**, which depends on
-#   what it learned from. Both kinds of models win their games and write right traces. A
+#   what it learned from. Both kinds of models win their games. A
 #   large model has learned from texts of both kinds, so it has to be asked.
 # - **Votes are another way to spend computation** at the time of the answer. They sharpen
 #   what is there, and make nothing that is not.
@@ -779,7 +780,7 @@ for temperature in (0.25, 1.0, 4.0):
 print("\n".join(record.length_lines()))
 
 # %% [markdown] id="length-after"
-# None plays longer games than it learned: what was learned is where, so many tokens back,
+# None plays longer games than it learned. A likely reason: it learns how many tokens back
 # the next swap stands, and that distance is another one in every length. The model of one
 # layer that saw five lengths has learned none of them well. With two layers and twice the
 # tokens it plays all of them in two of three trainings (the third has not finished), and

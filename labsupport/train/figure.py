@@ -17,7 +17,10 @@ MEAN = "its mean"
 
 
 def curves(
-    metrics: Sequence[Mapping[str, float]], most: int = 0, band: Band | None = None
+    metrics: Sequence[Mapping[str, float]],
+    most: int = 0,
+    band: Band | None = None,
+    eval_name: str = "validation",
 ) -> dict[str, tuple[list[float], list[float]]]:
     """The x and y of each line; at most about `most` loss points, 0 for all."""
     stride = 1 + len(metrics) // most if most else 1
@@ -28,15 +31,23 @@ def curves(
     return {
         MEAN: window_means([row["loss"] for row in metrics], window),
         LOSS: ([row["step"] for row in shown], [row["loss"] for row in shown]),
-        VALIDATION: (
+        score_name(eval_name): (
             [row["step"] for row in checked],
             [row["validation"] for row in checked],
         ),
     }
 
 
+def score_name(eval_name: str) -> str:
+    """A score that is not called otherwise is a loss."""
+    return VALIDATION if eval_name == "validation" else eval_name
+
+
 def loss_figure(
-    metrics: Sequence[Mapping[str, float]], title: str, band: Band | None = None
+    metrics: Sequence[Mapping[str, float]],
+    title: str,
+    band: Band | None = None,
+    eval_name: str = "validation",
 ) -> go.Figure:
     """A plain figure: training loss, validation loss, recorded spread.
 
@@ -64,7 +75,7 @@ def loss_figure(
             showarrow=False,
             font={"size": 11},
         )
-    lines = curves(metrics, band=band)
+    lines, score = curves(metrics, 0, band, eval_name), score_name(eval_name)
     x, y = lines[LOSS]
     thin = {"color": BLUE, "width": 1.5 if band is None else 0.8}
     figure.add_scatter(name=LOSS, x=x, y=y, mode="lines", line=thin)
@@ -73,9 +84,9 @@ def loss_figure(
         figure.add_scatter(
             name=MEAN, x=x, y=y, mode="lines", line={"color": BLUE, "width": 3}
         )
-    x, y = lines[VALIDATION]
+    x, y = lines[score]
     figure.add_scatter(
-        name=VALIDATION,
+        name=score,
         x=x,
         y=y,
         mode="lines+markers",
@@ -87,5 +98,7 @@ def loss_figure(
         template=template(),
     )
     figure.update_xaxes(title_text="step", rangemode="tozero")
-    figure.update_yaxes(title_text="loss (nats per token)")
+    unit = "loss (nats per token)"
+    named = unit if score == VALIDATION else f"{unit}; {score}"
+    figure.update_yaxes(title_text=named)
     return figure

@@ -59,6 +59,7 @@ class Run:
     title: str
     steps: int
     band: Band | None = None
+    eval_name: str = "validation"
     stopped: Ending = "stopped"
     sentence: str = ""
     saved_step: int | None = None
@@ -82,7 +83,7 @@ class Run:
 
     @property
     def validation(self) -> float:
-        """The latest validation loss, NaN before the first one."""
+        """The latest validation loss, or score; NaN before the first one."""
         for row in reversed(self.metrics):
             if not math.isnan(row["validation"]):
                 return row["validation"]
@@ -105,7 +106,7 @@ class Run:
         """The latest numbers, each with its name."""
         parts = [f"loss {self.loss:.3f}"]
         if not math.isnan(self.validation):
-            parts.append(f"validation {self.validation:.3f}")
+            parts.append(f"{self.eval_name} {self.validation:.3f}")
         return parts
 
     def outcome(self) -> str:
@@ -119,10 +120,10 @@ class Run:
         """The x and y of the figure's lines by name; `most` points each, 0 for all."""
         from labsupport.train.figure import curves
 
-        return curves(self.metrics, most, self.band)
+        return curves(self.metrics, most, self.band, self.eval_name)
 
     def figure(self) -> go.Figure:
         """The loss curve, with validation and the recorded spread."""
         from labsupport.train.figure import loss_figure
 
-        return loss_figure(self.metrics, self.title, self.band)
+        return loss_figure(self.metrics, self.title, self.band, self.eval_name)

@@ -40,6 +40,7 @@ def train(
     settings: Settings | None = None,
     loss_fn: Callable[[Any, Batch], Tensor] | None = None,
     eval_fn: Callable[[Any], float] | None = None,
+    eval_name: str = "validation",
     eval_every: int | None = None,
     measure: Callable[[Any], dict[str, float]] | None = None,
     prepare: Callable[[torch.optim.Optimizer], object] | None = None,
@@ -68,6 +69,7 @@ def train(
         loss_fn: the scalar to minimise, from the model and a batch.
         eval_fn: the validation loss; its use of random numbers does not touch
             the training's.
+        eval_name: what `eval_fn` measures, if it is no loss.
         eval_every: steps between validations (default: a tenth of the run). The
             last step is always validated.
         measure: further columns of the table, taken after every step; it
@@ -104,7 +106,7 @@ def train(
     optimizer = make_optimizer(model, recipe)
     if prepare is not None:
         prepare(optimizer)
-    run = Run(model, title, steps, band)
+    run = Run(model, title, steps, band, eval_name)
     if resume and file is not None and file.exists():
         restore(run, file, optimizer, recipe)
         run.resumed_at = run.steps_done

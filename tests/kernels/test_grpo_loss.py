@@ -353,6 +353,20 @@ def test_a_weight_of_0_asks_nothing_of_the_reference(losses):
     torch.testing.assert_close(losses(*given[:4], far), without, rtol=0, atol=0)
 
 
+@everywhere
+def test_a_chosen_token_may_have_become_impossible(losses):
+    """A mask of logits forbids it: its ratio is 0, and nothing is NaN."""
+    logits, targets, A_B, old, _ = random_inputs(3, 4, 5)
+    targets[0, 1] = 2
+    logits[0, 1, 2] = -math.inf
+    leaf = logits.requires_grad_()
+    loss, logp, _ = losses(leaf, targets, A_B, old)
+    assert logp[0, 1] == -math.inf
+    assert loss.isfinite().all()
+    (dlogits,) = torch.autograd.grad(loss.sum(), leaf)
+    assert dlogits.isfinite().all()
+
+
 @needs_a_kernel
 @pytest.mark.parametrize("surrogate", ["grpo", "gspo"])
 def test_logits_are_read_once_on_the_way_and_once_on_the_way_back(

@@ -299,7 +299,7 @@ MISTAKES = {
         check_values, GROUP, FIRST,
     ),
     "the KL is turned round": Mistake(
-        grpo, "other=0.0) - logp", "other=0.0) * -1.0 + logp",
+        grpo, "0.0, ref - logp)", "0.0, logp - ref)",
         check_values, GROUP, FIRST,
     ),
     "the KL is k2": Mistake(

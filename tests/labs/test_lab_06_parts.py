@@ -10,8 +10,8 @@ import torch
 from labs.lab_06.plan import CI, GAMES
 from labs.lab_06.sampler import read_again
 from labs.lab_06.thinker import Thinker, train_thinker
-from labs.lab_06.traces import Edit, corrupt, edits, shares, where
-from labs.lab_06.verifying import as_reward, verify
+from labs.lab_06.traces import Edit, corrupt, edits, right_states, shares
+from labs.lab_06.verifying import as_reward, verify, where
 from labs.lab_06.voting import sampled_answers, voted_accuracy
 from labs.lab_06.writers import WRITERS, mended
 from labsupport.errors import LabError
@@ -62,9 +62,8 @@ def test_every_writer_ends_as_the_verifier_wants(writer: str):
     for prompt, row in zip(prompts_BT.tolist(), completions_BN.tolist(), strict=True):
         completion = [token for token in row if token != GAME.pad]
         assert completion[-1] == GAME.eos
-        if writer != "after":  # whose answer comes first
-            assert GAME.answer(completion) is not None
-            won += GAME.verify(prompt, completion)
+        assert GAME.answer(completion) is not None
+        won += GAME.verify(prompt, completion)
     if writer in ("every", "every_2", "every_4", "filler", "direct", "mended"):
         assert won == 200
     if writer in ("carried", "hasty"):
@@ -124,6 +123,13 @@ def test_a_right_change_changes_nothing():
 def test_a_reader_s_mistake_is_one_sentence(in_steps: Thinker, wrong, said):
     with pytest.raises(LabError, match=said):
         edits(in_steps, 64, corrupt=wrong)
+
+
+def test_a_model_that_wins_writes_right_states(in_steps: Thinker):
+    assert right_states(in_steps, 128) > 0.9
+    torch.manual_seed(0)
+    beginner = replace(in_steps, model=GPT(CI.config))
+    assert right_states(beginner, 128) < 0.4
 
 
 def test_shares_count_each_edit_once():

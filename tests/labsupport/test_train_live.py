@@ -112,6 +112,19 @@ def test_in_jupyterlab_the_widgets_follow_the_run(lab_widget, capsys):
     assert capsys.readouterr().out == run.sentence + "\n"
 
 
+def test_a_score_that_is_no_loss_has_a_name_of_its_own(lab_widget):
+    """Otherwise the picture would give it the loss's unit."""
+    run = go_train(eval_fn=lambda model: 0.25, eval_name="games lost")
+    [box] = lab_widget
+    live = find(box, go.FigureWidget)
+    assert "games lost 0.250" in run.sentence
+    for figure in (live, run.figure()):
+        traces = {trace.name: trace for trace in figure.data}
+        assert list(traces["games lost"].y) == [0.25] * 10
+        assert VALIDATION not in traces
+        assert figure.layout.yaxis.title.text == "loss (nats per token); games lost"
+
+
 def test_the_stop_button_works_from_another_thread(lab_widget):
     def press_at_five(index):
         if index == 5:
