@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from labsupport.workcopy import open_copy
 
@@ -156,6 +156,40 @@ class NotebookPage:
         handle.focus()
         for _ in range(abs(steps)):
             handle.press("ArrowRight" if steps > 0 else "ArrowLeft")
+
+    def click_mark(self, cell_id: str, mark: int, hint: str, shown: str) -> None:
+        """Click a mark of the first trace until the state beside it says so.
+
+        A click is lost when the picture is redrawn or moves between the mouse's
+        arrival and its click, which a busy machine makes likely. A person clicks
+        again then, and so does this, three times.
+
+        Args:
+            cell_id: the cell with the picture.
+            mark: which one, counted in the order of the trace.
+            hint: a part of what plotly shows when the mouse is over the mark.
+            shown: a part of the explorer's sentence after the click.
+        """
+        output, mouse = self.output(cell_id), self.page.mouse
+        state = output.locator(".labs-state").filter(has_text=shown)
+        place = output.locator(".scatterlayer .trace").first.locator(".point").nth(mark)
+        for _ in range(3):
+            place.scroll_into_view_if_needed()
+            box = place.bounding_box()
+            assert box is not None
+            x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+            # Plotly says what is clicked once it has found what the mouse is over.
+            mouse.move(x - 30, y - 10)
+            mouse.move(x, y, steps=5)
+            over = output.locator(".hovertext").filter(has_text=hint)
+            try:
+                over.wait_for(timeout=PATIENCE / 6)
+                mouse.click(x, y, delay=60)
+                state.wait_for(timeout=PATIENCE / 6)
+                return
+            except TimeoutError:
+                continue
+        expect(output.locator(".labs-state")).to_contain_text(shown)
 
     def plot_data(self, cell_id: str, trace: int = 0) -> list[float]:
         """The y values that a cell's plotly figure shows now."""

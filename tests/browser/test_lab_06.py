@@ -44,17 +44,10 @@ def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path)
     expect(state).to_contain_text("its answer is")
     notebook.move_slider("inspector", steps=1, number=1)
     expect(state).to_contain_text("behind swap 1")
-    places = inspector.locator(".scatterlayer .trace").first.locator(".point")
-    places.nth(12).scroll_into_view_if_needed()
-    box = places.nth(12).bounding_box()  # the third cup behind the third swap
-    assert box is not None
-    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    # Plotly says what is clicked once it has found what the mouse is over.
-    notebook.page.mouse.move(middle[0] - 30, middle[1] - 10)
-    notebook.page.mouse.move(*middle, steps=5)
-    expect(inspector.locator(".hovertext")).to_contain_text("write C")
-    notebook.page.mouse.click(*middle, delay=60)
-    expect(state).to_contain_text("With C behind swap 3")
+    third_cup_of_third_swap = 12
+    notebook.click_mark(
+        "inspector", third_cup_of_third_swap, "write C", "With C behind swap 3"
+    )
 
     # Votes, by temperature and model.
     notebook.run("votes")
