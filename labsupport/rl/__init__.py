@@ -24,7 +24,7 @@ from labsupport.rl.losses import (
     REINFORCE,
     PolicyLoss,
 )
-from labsupport.rl.rollouts import Rollout, accuracy, roll_out
+from labsupport.rl.rollouts import Judge, Rollout, accuracy, roll_out
 from labsupport.rl.run import RLRun
 from labsupport.rl.session import train_rl
 
@@ -35,6 +35,7 @@ __all__ = [
     "GRPO",
     "GSPO",
     "REINFORCE",
+    "Judge",
     "PolicyLoss",
     "RLRun",
     "Rollout",

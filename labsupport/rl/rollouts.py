@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +23,14 @@ from labsupport.tasks.game import Game
 
 Reward = Callable[[Sequence[int], Sequence[int]], float]
 """(tokens of a prompt, tokens of its completion up to its end) -> how good it is."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Says of all completions at once how good they are, as a reward model does."""
+
+    def judge(self, prompts_RT: Tensor, completions: Completions) -> Tensor:
+        """rewards_R, one for each row."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +61,7 @@ def roll_out(
     model: GPT,
     game: Game,
     prompts_PT: Tensor,
-    reward: Reward | None = None,
+    reward: Reward | Judge | None = None,
     *,
     group: int = 1,
     longest: int | None = None,
@@ -75,7 +84,8 @@ def roll_out(
         seeds: one number for the whole batch, or seeds_R.
 
     Raises:
-        LabError: as `generate`; a reward that raises, or returns no finite number.
+        LabError: as `generate`; a reward that raises, or returns no finite number; a
+            judge that returns anything but one finite number a row.
     """
     completions = generate(
         model,
@@ -89,10 +99,13 @@ def roll_out(
     )
     device = completions.tokens_RN.device
     prompts_RT = prompts_PT.to(device).repeat_interleave(group, dim=0)
-    rows = zip(prompts_RT.tolist(), completions.rows(), strict=True)
-    rewards_R = [judged(reward or game.verify, *row) for row in rows]
-    rewards_PG = torch.tensor(rewards_R, device=device).view(-1, group)
-    return Rollout(prompts_RT, completions, rewards_PG)
+    if isinstance(reward, Judge):
+        rewards_R = judged_at_once(reward, prompts_RT, completions)
+    else:
+        rows = zip(prompts_RT.tolist(), completions.rows(), strict=True)
+        values = [judged(reward or game.verify, *row) for row in rows]
+        rewards_R = torch.tensor(values, device=device)
+    return Rollout(prompts_RT, completions, rewards_R.view(-1, group))
 
 
 def accuracy(
@@ -137,3 +150,24 @@ def judged(reward: Reward, prompt: list[int], completion: list[int]) -> float:
             "needed."
         )
     return float(value)
+
+
+def judged_at_once(
+    judge: Judge, prompts_RT: Tensor, completions: Completions
+) -> Tensor:
+    """rewards_R as a judge gives them, float32, without gradient.
+
+    Raises:
+        LabError: anything but one finite number a row.
+    """
+    rewards_R = judge.judge(prompts_RT, completions)
+    R = len(prompts_RT)
+    if not isinstance(rewards_R, Tensor) or rewards_R.shape != (R,):
+        came = getattr(rewards_R, "shape", None)
+        said = type(rewards_R).__name__ if came is None else f"shape {tuple(came)}"
+        raise LabError(
+            f"The judge returned {said}: {R} numbers, one a row, are needed."
+        )
+    if not rewards_R.isfinite().all():
+        raise LabError("The judge returned numbers that are not all finite.")
+    return rewards_R.detach().float()

@@ -27,7 +27,7 @@ from labsupport.rl.advantages import equal_groups, group_advantages
 from labsupport.rl.experience import Advantage, Experience
 from labsupport.rl.learner import Learner
 from labsupport.rl.losses import GRPO, PolicyLoss
-from labsupport.rl.rollouts import Reward, Rollout, roll_out
+from labsupport.rl.rollouts import Judge, Reward, Rollout, roll_out
 from labsupport.rl.run import RLRun
 from labsupport.settings import Settings, seed_everything
 from labsupport.tasks.game import Game
@@ -46,7 +46,7 @@ def train_rl(
     lr: float,
     prompts: int = 24,
     group: int = 16,
-    reward: Reward | None = None,
+    reward: Reward | Judge | None = None,
     advantage: Advantage = group_advantages,
     loss: PolicyLoss = GRPO,
     reference: GPT | None = None,
@@ -77,7 +77,8 @@ def train_rl(
         lr: the learning rate; after the warm-up it stays.
         prompts: P, how many a rollout has; fresh ones each time.
         group: G, completions of each.
-        reward: what a completion is worth; None for the game's verifier.
+        reward: what a completion is worth: a function of one, or a judge of all; None
+            for the game's verifier.
         advantage: what makes advantages_PG of rewards_PG.
         loss: with `updates * minibatches` above 1 its ratio differs from 1.
         reference: a model to stay near to; needed where `loss.beta` is above 0.

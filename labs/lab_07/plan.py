@@ -1,0 +1,62 @@
+"""The warm starts and trainings with rewards of lab 07 at each scale."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from labs.lab_06.plan import ThinkerPlan
+from labsupport.settings import Scale
+
+
+@dataclass(frozen=True)
+class RLPlan:
+    """How long to train with rewards, and by which steps.
+
+    Attributes:
+        steps: rollouts.
+        prompts: P, fresh ones in each rollout.
+        group: G, completions of each.
+        lr: the learning rate.
+    """
+
+    steps: int = 60
+    prompts: int = 24
+    group: int = 16
+    lr: float = 1e-3
+
+    @property
+    def completions(self) -> int:
+        """How many are written and judged in all."""
+        return self.steps * self.prompts * self.group
+
+    def __str__(self) -> str:
+        return (
+            f"{self.steps} rollouts of {self.prompts} x {self.group} completions, "
+            f"learning rate {self.lr:g}"
+        )
+
+
+WARM = ThinkerPlan(tokens=1_500_000, lr=3e-3)
+"""12 swaps, one layer."""
+WARM_CI = ThinkerPlan(
+    swaps=4, width=32, tokens=150_000, batch_size=32, lr=1.6e-2
+)
+WARM_STARTS: Mapping[str, Mapping[Scale, ThinkerPlan]] = {
+    "enough": {"ci": WARM_CI, "cpu": WARM, "gpu": WARM},
+    "too little": {
+        "ci": replace(WARM_CI, tokens=20_000),
+        "cpu": replace(WARM, tokens=400_000),
+        "gpu": replace(WARM, tokens=400_000),
+    },
+}
+"""How much a model has read before rewards come."""
+
+RL = RLPlan()
+RL_PLANS: Mapping[Scale, RLPlan] = {
+    "ci": RLPlan(steps=25, prompts=12, group=8, lr=3e-3),
+    "cpu": RL,
+    "gpu": RL,
+}
+GAMES: Mapping[Scale, int] = {"ci": 64, "cpu": 1024, "gpu": 1024}
+"""Fresh games to judge a model by: of 1024 a share of a half is known to 1.6 points."""
