@@ -103,3 +103,8 @@ def curve(run: RLRun, name: str, parts: int = 20) -> list[float]:
         round(sum(values[i : i + size]) / len(values[i : i + size]), 4)
         for i in range(0, len(values), size)
     ]
+
+
+def column(run: RLRun, name: str) -> list[float]:
+    """A metric of every rollout."""
+    return [round(row[name], 4) for row in run.metrics]
