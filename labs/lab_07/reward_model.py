@@ -130,7 +130,7 @@ def fit_reward_model(
     seed: int,
     epochs: int = 4,
     batch_size: int = 64,
-    lr: float = 1e-3,
+    lr: float = 3e-3,
 ) -> RewardModel:
     """Learn to score as the raters chose."""
     torch.manual_seed(seed)
