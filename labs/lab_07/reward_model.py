@@ -28,6 +28,9 @@ from labsupport.nn import GPT
 from labsupport.rl import roll_out
 from labsupport.tasks.game import Game
 
+SHOWN, ROLLOUTS = 256, 40
+"""Prompts of a rollout from which pairs are taken, and after how many to give up."""
+
 
 def preference_loss(better_B: Tensor, worse_B: Tensor) -> Tensor:
     """-log sigmoid(better - worse), the mean over pairs.
@@ -71,12 +74,12 @@ def rated(
     """
     game, numbers = start.game, np.random.default_rng([seed, count])
     prompts, right, wrong = [], [], []
-    for step in range(100):
-        prompts_PT = game.prompts(256, seed=seed, step=step)
+    for step in range(ROLLOUTS):
+        prompts_PT = game.prompts(SHOWN, seed=seed, step=step)
         found = roll_out(
             start.model, game, prompts_PT, group=group, seeds=seed + step
         )
-        tokens_PGN = found.completions.tokens_RN.view(256, group, -1)
+        tokens_PGN = found.completions.tokens_RN.view(SHOWN, group, -1)
         is_right_PG = found.rewards_PG > 0.5
         mixed_P = is_right_PG.any(dim=1) & ~is_right_PG.all(dim=1)
         for p in mixed_P.nonzero()[:, 0].tolist():

@@ -247,3 +247,34 @@ def test_accuracy_counts_right_answers_of_validation_games():
     assert rl.accuracy(model, GAME, count=200) < 0.2
     again = rl.accuracy(model, GAME, count=200)
     assert again == rl.accuracy(model, GAME, count=200)
+
+
+class ManyCups:
+    """As the function `many_cups`, of a whole rollout at once."""
+
+    def judge(self, prompts_RT, completions):
+        is_cup_RN = (completions.tokens_RN < len(CUPS)) & completions.mask_RN
+        return is_cup_RN.sum(dim=1) / GAME.longest
+
+
+def test_a_judge_of_all_completions_is_worth_a_function_of_one():
+    one, all_at_once = go(reward=many_cups), go(reward=ManyCups())
+    assert one.table().reward.tolist() == all_at_once.table().reward.tolist()
+    assert same_weights(one.model, all_at_once.model)
+
+
+@pytest.mark.parametrize(
+    ("came", "words"),
+    [
+        (lambda R: [1.0] * R, "judge returned list: 32 numbers, one a row"),
+        (lambda R: torch.ones(R, 1), r"judge returned shape \(32, 1\): 32 numbers"),
+        (lambda R: torch.full((R,), math.nan), "numbers that are not all finite"),
+    ],
+)
+def test_a_judge_that_says_something_else_is_named(came, words):
+    class Judge:
+        def judge(self, prompts_RT, completions):
+            return came(len(prompts_RT))
+
+    with pytest.raises(LabError, match=words):
+        go(reward=Judge())

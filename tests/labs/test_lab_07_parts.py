@@ -1,0 +1,210 @@
+"""What lab 07 is made of: rewards, teachers, raters, a playground."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from labs.lab_07 import reward_model
+from labs.lab_07.boxes import boxes_start
+from labs.lab_07.clip_explorer import CLIPS, DIVISIONS, draw, held
+from labs.lab_07.plan import RL_PLANS, WARM_CI
+from labs.lab_07.reward_model import (
+    Proxy,
+    agreement,
+    fit_reward_model,
+    preference_loss,
+    rated,
+)
+from labs.lab_07.rewarding import lax, on_tokens, strict
+from labs.lab_07.runs import examined, reinforced, warm_start
+from labs.lab_07.teachers import hedging
+from labsupport.errors import LabError
+from labsupport.generate import Completions
+from labsupport.rl import roll_out
+from labsupport.rl.objectives import clipped
+from labsupport.tasks.game import random_numbers
+from labsupport.tasks.shell_game import ShellGame
+
+GAME = ShellGame(swaps=4)
+
+
+@pytest.fixture(scope="module")
+def start():
+    return warm_start(0, "ci")
+
+
+def test_rewards_raise_what_a_warm_start_can_do(start):
+    """The lab's headline, at the size of CI; 0.2 is a guess."""
+    before = examined(start.model, start.game, "ci")
+    weights = {name: w.clone() for name, w in start.model.state_dict().items()}
+    run = reinforced(start, 0, "ci")
+    after = examined(run.model, start.game, "ci")
+    assert before.accuracy < 0.45
+    assert after.accuracy > 0.5
+    assert after.length > before.length + 1
+    for name, w in start.model.state_dict().items():
+        assert torch.equal(w, weights[name]), "the warm start was trained"
+
+
+def test_the_strict_reward_is_the_games_verifier(start):
+    prompts_PT = start.game.prompts(32, seed=5)
+    found = roll_out(start.model, start.game, prompts_PT, group=8, seeds=0)
+    reward = on_tokens(strict, start.game)
+    rows = zip(found.prompts_RT.tolist(), found.completions.rows(), strict=True)
+    mine = [reward(prompt, row) for prompt, row in rows]
+    assert mine == found.rewards_PG.flatten().tolist()
+    assert 0 < sum(mine) < len(mine)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("A C D = D EOS", (1, 1)),
+        ("= D EOS", (1, 1)),
+        ("= A = D EOS", (0, 1)),
+        ("= A = B = D", (0, 1)),
+        ("A C D = A EOS", (0, 0)),
+        ("", (0, 0)),
+    ],
+)
+def test_two_rewards(text, wanted):
+    """The table at the top of rewarding.py."""
+    assert (strict("D", text), lax("D", text)) == wanted
+
+
+def test_a_teacher_who_hedges():
+    prompts_BT = GAME.prompts(2000, seed=0)
+    rows = hedging()(GAME, prompts_BT, random_numbers(0, 0, "train"))
+    equals = GAME.vocabulary["="]
+    several = (rows == equals).sum(dim=1) > 1
+    assert several.float().mean().item() == pytest.approx(0.2, abs=0.03)
+    for row in rows.tolist():
+        written = [token for token in row if token != GAME.pad]
+        assert written[-1] == GAME.eos
+        assert GAME.eos not in written[:-1]
+        assert written[-3] == equals
+        cups = [b for a, b in pairwise(written) if a == equals]
+        assert len(set(cups)) == len(cups)
+        assert all(0 <= cup < GAME.cups for cup in cups)
+
+
+@pytest.mark.parametrize("flipped", [0.0, 0.2])
+def test_raters_err_as_often_as_they_are_told(start, flipped):
+    ratings = rated(start, 400, flipped, seed=3)
+    right = [
+        GAME.verify(prompt, [t for t in row if t != GAME.pad])
+        for prompt, row in zip(
+            ratings.prompts_BT.tolist(), ratings.better_BN.tolist(), strict=True
+        )
+    ]
+    assert 1 - sum(right) / 400 == pytest.approx(flipped, abs=0.06)
+    assert len(ratings.prompts_BT) == len(ratings.worse_BN) == 400
+
+
+def test_raters_need_two_different_completions(start, monkeypatch):
+    monkeypatch.setattr(reward_model, "ROLLOUTS", 2)
+
+    class Always(ShellGame):
+        def verify(self, prompt, completion):
+            return 1.0
+
+    always = type(start)(start.model, Always(swaps=4), start.run)
+    with pytest.raises(LabError, match="a right and a wrong completion"):
+        rated(always, 10, 0.0, seed=0)
+
+
+def test_a_reward_model_learns_to_agree(start):
+    """Here on what is plain to see: whether a completion is long."""
+    ratings = rated(start, 300, 0.0, seed=3)
+    long_first = ratings.better_BN.ne(GAME.pad).sum(1) >= ratings.worse_BN.ne(
+        GAME.pad
+    ).sum(1)
+    swap_B1 = ~long_first[:, None]
+    by_length = type(ratings)(
+        ratings.prompts_BT,
+        torch.where(swap_B1, ratings.worse_BN, ratings.better_BN),
+        torch.where(swap_B1, ratings.better_BN, ratings.worse_BN),
+        0.0,
+    )
+    model = fit_reward_model(start, by_length, seed=0, epochs=4)
+    different = by_length.better_BN.ne(GAME.pad).sum(1) != by_length.worse_BN.ne(
+        GAME.pad
+    ).sum(1)
+    with torch.no_grad():
+        better_B = model(by_length.prompts_BT, by_length.better_BN)
+        worse_B = model(by_length.prompts_BT, by_length.worse_BN)
+    assert (better_B > worse_B)[different].float().mean() > 0.9
+    assert 0 <= agreement(model, ratings) <= 1
+
+
+def test_a_score_is_that_of_the_last_token(start):
+    """What stands behind the end does not count."""
+    ratings = rated(start, 20, 0.0, seed=3)
+    model = fit_reward_model(start, ratings, seed=0, epochs=1)
+    tokens_BN = ratings.better_BN
+    longer = torch.cat([tokens_BN, torch.full((20, 2), GAME.pad)], dim=1)
+    short = ratings.prompts_BT, tokens_BN
+    room = start.model.config.max_len - GAME.prompt_length
+    with torch.no_grad():
+        wanted = model(*short)
+        found = model(ratings.prompts_BT, longer[:, :room])
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_proxy_writes_down_what_the_verifier_says(start):
+    ratings = rated(start, 40, 0.0, seed=3)
+    proxy = Proxy(fit_reward_model(start, ratings, seed=0, epochs=1), start.game)
+    prompts_PT = start.game.prompts(8, seed=9)
+    judged = roll_out(start.model, start.game, prompts_PT, proxy, group=4)
+    plain = roll_out(start.model, start.game, prompts_PT, group=4)
+    assert proxy.gold == [plain.mean_reward]
+    assert not torch.equal(judged.rewards_PG, plain.rewards_PG)
+    assert isinstance(judged.completions, Completions)
+
+
+def test_preferences_as_autograd_of_log_sigmoid():
+    better, worse = torch.tensor([2.0, -1.0]), torch.tensor([0.0, 1.0])
+    wanted = -torch.sigmoid(better - worse).log().mean()
+    torch.testing.assert_close(preference_loss(better, worse), wanted)
+
+
+@pytest.mark.parametrize("A", [1.0, -1.0])
+@pytest.mark.parametrize("rho", [0.5, 0.79, 0.9, 1.1, 1.19, 1.25, 1.9])
+def test_the_playground_says_what_the_gradient_does(A, rho):
+    logp = torch.tensor([[rho]]).log().requires_grad_()
+    gain = clipped(logp, torch.zeros(1, 1), torch.tensor([[A]]), torch.ones(1, 1))
+    (slope,) = torch.autograd.grad(gain.sum(), logp)
+    assert held(rho, A, 0.2, 0.2) == (slope.item() == 0)
+
+
+def test_the_playgrounds_sentences():
+    gspo, *_ = DIVISIONS
+    clip, *_ = CLIPS
+    assert "every advantage is 0" in draw(8, gspo, clip, 1.0).sentence
+    view = draw(2, gspo, clip, 1.4)
+    assert "right one has A = +1.62 and is held" in view.sentence
+    assert "wrong one has A = -0.54 and still pulls" in view.sentence
+    # The numbers of the answers below the playground.
+    for right, divided, wanted in (
+        (1, "by the spread (GRPO)", 2.47),
+        (1, "not (Dr. GRPO)", 0.875),
+        (4, "by the spread (GRPO)", 0.935),
+        (4, "not (Dr. GRPO)", 0.5),
+    ):
+        first = draw(right, divided, clip, 1.0).figure.data[0].y[0]
+        assert first == pytest.approx(wanted, abs=0.006)
+
+
+def test_boxes_are_looked_into_and_given_up():
+    start = boxes_start(0, "ci")
+    assert start.game.boxes == 6
+    assert boxes_start(0, "ci") is start
+
+
+def test_plans_say_what_they_are():
+    assert RL_PLANS["cpu"].completions == 23_040
+    assert "60 rollouts of 24 x 16" in str(RL_PLANS["cpu"])
+    assert WARM_CI.game.swaps == 4
