@@ -101,7 +101,7 @@ def reward_band() -> Band:
 
 def start_answer() -> tuple[str, str]:
     """What becomes of the length after too weak a start."""
-    rows = rows_of("start")
+    rows = pick(rows_of("start"), amount="too little")
     length = {
         arm: column(pick(rows, arm=arm), "length")
         for arm in ("before", "after")

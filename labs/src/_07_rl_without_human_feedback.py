@@ -85,7 +85,7 @@ print(plan)
 # %% id="predict" tags=["nbval-ignore-output"]
 lab.predict(
     "length",
-    "A model that has read only a quarter of the examples gets rewards. Its "
+    "A model that has read only a sixth of the examples gets rewards. Its "
     "completions become ...",
     ["longer", "as long", "shorter"],
 )
@@ -108,7 +108,7 @@ lab.reveal("length", answer=answer, sentence=sentence)
 # they win no more games than a guess, and nothing pays for being thorough. A guess is as
 # good and shorter. Rewards strengthen what already pays; they invent nothing.
 #
-# Now the model that has read four times as much.
+# Now the model that has read six times as much.
 
 # %% id="start" tags=["nbval-ignore-output"]
 start = warm_start(seed, size)
@@ -152,7 +152,7 @@ for row, tokens in enumerate(rollout.completions.rows()):
 # %% id="predict-lax" tags=["nbval-ignore-output"]
 lab.predict(
     "lax",
-    "60 rollouts with this reward. How many games are won, by strict rules?",
+    "100 rollouts with this reward. How many games are won, by strict rules?",
     ["nearly all", "about a third, as before", "almost none"],
 )
 
@@ -258,7 +258,7 @@ for right in (0, 1, 4, 7, 8):
 # %% id="predict-train" tags=["nbval-ignore-output"]
 lab.predict(
     "won",
-    "The same 60 rollouts with a strict reward. How many games are won?",
+    "As many rollouts with a strict reward. How many games are won?",
     ["about half", "about three quarters", "more than nine in ten"],
 )
 
@@ -378,7 +378,7 @@ print(f"games won: {examined(run_twice.model, game, size).accuracy:.1%}")
 # %% id="predict-proxy" tags=["nbval-ignore-output"]
 lab.predict(
     "proxy",
-    "The score is maximised for 60 rollouts. The share of right answers ...",
+    "The score is maximised for 100 rollouts. The share of right answers ...",
     [
         "it rises, and stays",
         "it rises, then falls",
@@ -454,7 +454,7 @@ for name in record.RECORDS:
 # - **Where a function can say what is right, no ratings are needed.** SENTENCE-VERDICT
 # - **No human ratings is not no human.** A person wrote the verifier, and the examples of
 #   the warm start. Without the examples nothing is ever rewarded, and nothing learned.
-# - **Cost and time were not measured.** The 23,040 verdicts of this training took a
+# - **Cost and time were not measured.** The 38,400 verdicts of this training took a
 #   function a moment. How long people would need, and what they would be paid, is not
 #   known here.
 # - **Most of what people want has no verifier.** Whether a letter is kind, no function
@@ -476,7 +476,7 @@ lab.beliefs("rl-no-human")
 # - A score that was learned is a proxy. Maximised, it stops measuring.
 #
 # **Limits.** One small game, in which full thoughts were in the examples; simulated
-# raters, who see only clear pairs; a reward model as small as the policy; 60 rollouts.
+# raters, who see only clear pairs; a reward model as small as the policy; 100 rollouts.
 # Nothing here invented thinking, and nothing shows that a large model would.
 #
 # **Diagnose.** What is wrong?
@@ -509,7 +509,7 @@ lab.quiz(*QUESTIONS)
 #
 # ## From REINFORCE to GRPO · reading, 8 minutes
 #
-# One thing is added at a time, from the same five warm starts, with 60 rollouts each. The
+# One thing is added at a time, from the same five warm starts, with 100 rollouts each. The
 # first row takes the reward itself for the advantage. *Used twice*: two updates with all
 # completions, in two parts each. *KL*: beta = 0.04, the penalty of 7.4. *Minus GRPO* is the
 # mean difference to the row *and clipped*, with its 95 % interval.

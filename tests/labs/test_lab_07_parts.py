@@ -205,6 +205,6 @@ def test_boxes_are_looked_into_and_given_up():
 
 
 def test_plans_say_what_they_are():
-    assert RL_PLANS["cpu"].completions == 23_040
-    assert "60 rollouts of 24 x 16" in str(RL_PLANS["cpu"])
+    assert RL_PLANS["cpu"].completions == 38_400
+    assert "100 rollouts of 24 x 16" in str(RL_PLANS["cpu"])
     assert WARM_CI.game.swaps == 4
