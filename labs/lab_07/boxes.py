@@ -16,7 +16,7 @@ from labsupport.settings import Scale, choose_settings
 from labsupport.tasks.boxes import Boxes, impatient
 from labsupport.train import train
 
-STEPS: dict[Scale, int] = {"ci": 40, "cpu": 800, "gpu": 800}
+STEPS: dict[Scale, int] = {"ci": 10, "cpu": 800, "gpu": 800}
 """Of the warm start, 128 games each."""
 
 

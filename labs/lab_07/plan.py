@@ -38,8 +38,8 @@ class RLPlan:
 
 
 WARM = ThinkerPlan(tokens=2_500_000, lr=3e-3)
-"""12 swaps, one layer. With 1.5 million tokens and 60 rollouts, five recorded seeds ended
-at 0.79, 0.89, 0.83, 0.90 and 0.31: it had read too little, see "some"."""
+"""12 swaps, one layer. With 1.5 million tokens and 60 rollouts, five recorded seeds
+ended at 0.79, 0.89, 0.83, 0.90 and 0.31: it had read too little, see "some"."""
 WARM_CI = ThinkerPlan(
     swaps=4, width=32, tokens=150_000, batch_size=32, lr=1.6e-2
 )
