@@ -220,9 +220,9 @@ def free_view() -> View:
     end = column(rows, "accuracy")
     return View(
         figure,
-        f"The score rises to the end. The share that is right is at most {words(top)} "
-        f"on the way, and {words(end)} at the end (median of five seeds, lowest and "
-        "highest).",
+        f"The score ends far above its beginning. The share that is right is at most "
+        f"{words(top)} on the way, and {words(end)} at the end (median of five seeds, "
+        "lowest and highest).",
         table,
     )
 

@@ -424,9 +424,9 @@ print("\n".join(record.ratings_lines()))
 # %% [markdown] id="ratings-conclusion"
 # SENTENCE-RATINGS
 #
-# **How good must rewards be?** Recorded: from random weights through the warm start to the
-# end of rewards, in seconds on two cores; and the two rewards of 7.1, from a hedging
-# teacher.
+# **How good must rewards be?** Recorded, five seeds: from random weights through the warm
+# start to the end of rewards, on one of two cores (two of the five ran beside tests, which
+# doubled their seconds). Then the two rewards of 7.1, from a hedging teacher, three seeds.
 
 # %% id="improve-record" tags=["nbval-check-output"]
 print("\n".join(record.improve_lines()))
