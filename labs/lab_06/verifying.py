@@ -19,8 +19,13 @@ def verify(prompt: str, completion: str) -> bool:
         prompt: "C AB CE DE ?".
         completion: "C E D = D EOS", or whatever a model wrote.
     """
+    return names_only(where(prompt), completion)
+
+
+def names_only(cup: str, completion: str) -> bool:
+    """Whether a completion ends with `=`, this cup, EOS, and has no other `=`."""
     words = completion.split()
-    return words[-3:] == ["=", where(prompt), "EOS"] and words.count("=") == 1
+    return words[-3:] == ["=", cup, "EOS"] and words.count("=") == 1
 
 
 def where(prompt: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from labs.lab_07.boxes import boxes_start
-from labs.lab_07.plan import RL_PLANS, RLPlan
+from labs.lab_07.plan import RL_PLANS
 from labs.lab_07.reward_model import (
     Proxy,
     agreement,
@@ -104,7 +104,7 @@ BETAS = (0.0, 1.0, 3.0)
 
 def judged_run(
     arm: str, seed: int, scale: Scale, lr: float, beta: float
-) -> tuple[rl.RLRun, Row]:
+) -> Row:
     """Train with the verifier's rewards, or with those of a reward model."""
     start = warm_start(seed, scale)
     row: Row = {"lr": lr, "beta": beta}
@@ -119,7 +119,7 @@ def judged_run(
         start,
         seed,
         scale,
-        at_rate(RL_PLANS[scale], lr),
+        replace(RL_PLANS[scale], lr=lr),
         reward=proxy,
         loss=replace(rl.GRPO, beta=beta, corrected=True),
         reference=start.model if beta else None,
@@ -127,20 +127,14 @@ def judged_run(
     row |= rl_row(run, start.game, scale)
     gold = column(run, "reward") if proxy is None else proxy.gold
     row["gold"] = [round(value, 4) for value in gold]
-    return run, row
-
-
-def at_rate(plan: RLPlan, lr: float) -> RLPlan:
-    """The plan with another learning rate."""
-    return replace(plan, lr=lr)
+    return row
 
 
 def rates_row(
     arm: str, seed: int, scale: Scale, *, lr: float, beta: float
 ) -> Row:
     """One learning rate and one penalty."""
-    _, row = judged_run(arm, seed, scale, lr, beta)
-    return row
+    return judged_run(arm, seed, scale, lr, beta)
 
 
 def best_setting(arm: str) -> tuple[float, float]:
@@ -167,14 +161,12 @@ def best_setting(arm: str) -> tuple[float, float]:
 
 def ratings_row(arm: str, seed: int, scale: Scale) -> Row:
     """Each at its best setting."""
-    _, row = judged_run(arm, seed, scale, *best_setting(arm))
-    return row
+    return judged_run(arm, seed, scale, *best_setting(arm))
 
 
 def free_row(arm: str, seed: int, scale: Scale) -> Row:
     """Nothing holds the policy, and the learning rate is the verifier's."""
-    _, row = judged_run(arm, seed, scale, 1e-3, 0.0)
-    return row
+    return judged_run(arm, seed, scale, 1e-3, 0.0)
 
 
 # --- the ladder, and the losses ----------------------------------------------------
@@ -185,7 +177,7 @@ LADDER: dict[str, dict[str, Any]] = {
     "batch": {"loss": rl.REINFORCE, "advantage": rl.batch_baseline},
     "group": {"loss": rl.REINFORCE, "advantage": rl.group_advantages},
     "again": {
-        "loss": replace(rl.REINFORCE),
+        "loss": rl.REINFORCE,
         "advantage": rl.group_advantages,
         **TWICE,
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from labs.lab_06.plan import ThinkerPlan
+from labs.lab_06.plan import CI, ThinkerPlan
 from labsupport.settings import Scale
 
 
@@ -40,18 +40,15 @@ class RLPlan:
 WARM = ThinkerPlan(tokens=2_500_000, lr=3e-3)
 """12 swaps, one layer. With 1.5 million tokens and 60 rollouts, five recorded seeds
 ended at 0.79, 0.89, 0.83, 0.90 and 0.31: it had read too little, see "some"."""
-WARM_CI = ThinkerPlan(
-    swaps=4, width=32, tokens=150_000, batch_size=32, lr=1.6e-2
-)
 WARM_STARTS: Mapping[str, Mapping[Scale, ThinkerPlan]] = {
-    "enough": {"ci": WARM_CI, "cpu": WARM, "gpu": WARM},
+    "enough": {"ci": CI, "cpu": WARM, "gpu": WARM},
     "some": {
-        "ci": replace(WARM_CI, tokens=80_000),
+        "ci": replace(CI, tokens=80_000),
         "cpu": replace(WARM, tokens=1_500_000),
         "gpu": replace(WARM, tokens=1_500_000),
     },
     "too little": {
-        "ci": replace(WARM_CI, tokens=20_000),
+        "ci": replace(CI, tokens=20_000),
         "cpu": replace(WARM, tokens=400_000),
         "gpu": replace(WARM, tokens=400_000),
     },
@@ -64,5 +61,3 @@ RL_PLANS: Mapping[Scale, RLPlan] = {
     "cpu": RL,
     "gpu": RL,
 }
-GAMES: Mapping[Scale, int] = {"ci": 64, "cpu": 1024, "gpu": 1024}
-"""Fresh games to judge a model by: of 1024 a share of a half is known to 1.6 points."""

@@ -79,8 +79,8 @@ def rated(
         found = roll_out(
             start.model, game, prompts_PT, group=group, seeds=seed + step
         )
-        tokens_PGN = found.completions.tokens_RN.view(SHOWN, group, -1)
-        is_right_PG = found.rewards_PG > 0.5
+        tokens_PGN = found.completions.tokens_RN.cpu().view(SHOWN, group, -1)
+        is_right_PG = found.rewards_PG.cpu() > 0.5
         mixed_P = is_right_PG.any(dim=1) & ~is_right_PG.all(dim=1)
         for p in mixed_P.nonzero()[:, 0].tolist():
             prompts.append(prompts_PT[p])
@@ -114,9 +114,12 @@ class RewardModel(nn.Module):
         super().__init__()
         self.trunk, self.game = copy.deepcopy(start), game
         self.head = nn.Linear(start.config.d_model, 1)
+        self.to(next(start.parameters()).device)
 
     def forward(self, prompts_RT: Tensor, tokens_RN: Tensor) -> Tensor:
         """score_R, read off at the last token that was written."""
+        device = self.head.weight.device
+        prompts_RT, tokens_RN = prompts_RT.to(device), tokens_RN.to(device)
         whole_RS = torch.cat([prompts_RT, tokens_RN], dim=1)
         x_RSD = self.trunk.hidden(self.trunk.embedding(whole_RS))
         written_R = (tokens_RN != self.game.pad).sum(dim=1)

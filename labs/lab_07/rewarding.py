@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from labs.lab_06.verifying import names_only
 from labsupport.tasks.shell_game import ShellGame
 
 TextReward = Callable[[str, str], float]
@@ -20,9 +21,7 @@ TextReward = Callable[[str, str], float]
 
 def strict(cup: str, completion: str) -> float:
     """1.0 where a completion ends with `=`, the cup, EOS, and has no other `=`."""
-    words = completion.split()
-    right = words[-3:] == ["=", cup, "EOS"] and words.count("=") == 1
-    return float(right)
+    return float(names_only(cup, completion))
 
 
 def lax(cup: str, completion: str) -> float:

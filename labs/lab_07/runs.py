@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from labs.lab_06.plan import ThinkerPlan
+from labs.lab_06.plan import GAMES, ThinkerPlan
 from labs.lab_06.thinker import Thinker, train_thinker
-from labs.lab_07.plan import GAMES, RL_PLANS, WARM_STARTS, RLPlan
+from labs.lab_07.plan import RL_PLANS, WARM_STARTS, RLPlan
 from labs.lab_07.teachers import TEACHERS
 from labsupport.nn import GPT
 from labsupport.rl import RLRun, roll_out, train_rl
