@@ -96,7 +96,11 @@ def draw(right: int, divided: str, clip: str, rho: float) -> View:
     figure.update_xaxes(title="rho = pi / pi_old", row=1, col=2)
     figure.update_yaxes(title="A", range=[-3, 3], row=1, col=1)
     figure.update_yaxes(title="gain", range=[-3.2, 3.2], row=1, col=2)
-    figure.update_layout(height=380, margin={"t": 60})
+    figure.update_layout(
+        height=420,
+        margin={"t": 110},
+        legend={"orientation": "h", "y": 1.3, "yanchor": "top"},
+    )
     what = (
         "; ".join(said)
         if said
