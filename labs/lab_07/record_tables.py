@@ -8,8 +8,10 @@ from functools import partial
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
 from labs.lab_07.experiments import LADDER, LOSSES, RATERS
+from labs.lab_07.plan import RL_PLANS
 from labsupport.claims.ledger import verdict_lines as ledger_lines
 from labsupport.claims.rows import (
     Row,
@@ -84,6 +86,50 @@ def improve_answer() -> tuple[float, str]:
     return statistics.median(after), (
         f"Recorded: {words(before)} of the games won before, {words(after)} after "
         "(median of five seeds, lowest and highest)."
+    )
+
+
+def course_view(experiment: str, title: str, **wanted: Any) -> View:
+    """Games won and tokens written, rollout by rollout, of every seed."""
+    rows = pick(rows_of(experiment), arm="after", **wanted)
+    steps = RL_PLANS["cpu"].steps
+    figure = make_subplots(
+        cols=2,
+        horizontal_spacing=0.12,
+        subplot_titles=("games won", "tokens written"),
+    )
+    table: dict[str, list[Any]] = {}
+    for col, (name, colour) in enumerate(
+        (("reward", BLUE), ("length", VERMILION)), 1
+    ):
+        for row in rows:
+            curve = row[f"{name}_curve"]
+            table[f"{name}, seed {row['seed']}"] = curve
+            figure.add_scatter(
+                x=[steps * (i + 0.5) / len(curve) for i in range(len(curve))],
+                y=curve,
+                mode="lines",
+                line={"color": colour, "width": 1.5},
+                name=f"seed {row['seed']}",
+                showlegend=False,
+                row=1,
+                col=col,
+            )
+    figure.update_layout(title=title, height=380, margin={"t": 84})
+    figure.update_xaxes(title="rollout")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_yaxes(range=[0, 1.04], row=1, col=1)
+    small_print(figure, caption(experiment))
+    ends = {
+        name: [row[f"{name}_curve"][-1] for row in rows]
+        for name in ("reward", "length")
+    }
+    return View(
+        figure,
+        f"{len(rows)} seeds. In the last rollouts {words(ends['reward'])} of the games "
+        f"are won, with {median_words(ends['length'], digits=1)} tokens (median, "
+        "lowest and highest).",
+        table,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -10,6 +11,9 @@ import torch
 from labs.lab_07 import reward_model
 from labs.lab_07.boxes import boxes_start
 from labs.lab_07.clip_explorer import CLIPS, DIVISIONS, draw, held
+from labs.lab_07.countdown import COUNTDOWN, countdown_start
+from labs.lab_07.kl_estimators import estimator_lines, gradients
+from labs.lab_07.pictures import step_view
 from labs.lab_07.plan import RL_PLANS
 from labs.lab_07.reward_model import (
     Proxy,
@@ -205,6 +209,58 @@ def test_the_warm_start_of_boxes_learns_and_is_kept():
     first, *_, last = start.run.metrics
     assert last["loss"] < first["loss"]
     assert boxes_start(0, "ci") is start
+
+
+def test_a_step_pushes_a_completion_as_far_as_its_advantage(start):
+    prompts_PT = start.game.prompts(3, seed=3, split="validation")
+    rollout = roll_out(start.model, start.game, prompts_PT, group=4, seeds=0)
+    rewards_PG = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0] * 4, [1.0] * 4])
+    view = step_view(replace(rollout, rewards_PG=rewards_PG), start.game)
+    assert view.table["advantage"] == [1.5, -0.5, -0.5, -0.5] + [0.0] * 8
+    (tokens,) = view.figure.data
+    completions = view.table["completion"]
+    assert " ".join(tokens.text) == " ".join(completions)
+    lengths = [len(text.split()) for text in completions]
+    pushed = [
+        a
+        for a, n in zip(view.table["advantage"], lengths, strict=True)
+        for _ in range(n)
+    ]
+    assert list(tokens.marker.color) == pytest.approx(pushed, abs=0.01)
+    assert "Of prompt 1, 1 of 4 completions are right: what won" in view.sentence
+    assert "Of prompt 2, 0 of 4 completions are right: the group teaches nothing" in (
+        view.sentence
+    )
+    shown = [note.text for note in view.figure.layout.annotations]
+    assert "R = 1, A = +1.50" in shown
+
+
+def test_the_kl_estimates_are_what_the_text_says():
+    _, k1, k2, k3, weighted, values = estimator_lines()
+    assert "teaches nothing" in k1
+    assert "that of KL(pi || ref)" in k2
+    assert "that of KL(ref || pi)" in k3
+    assert "that of KL(pi || ref)" in weighted
+    assert values == "KL(pi || ref) = 0.217, KL(ref || pi) = 0.254"
+    generator = torch.Generator().manual_seed(0)
+    pi_V, ref_V = torch.rand((2, 7), generator=generator).double().softmax(-1)
+    found = gradients(pi_V, ref_V)
+    for kind, (value, gradient_V) in found.items():
+        away = abs(value - found["KL(pi || ref)"][0])
+        assert (away < 1e-9) == (kind not in ("k2", "KL(ref || pi)")), kind
+        assert gradient_V.sum().abs() < 1e-9
+
+
+def test_a_start_of_countdown_keeps_the_form():
+    start = countdown_start(0, "ci")
+    assert countdown_start(0, "ci") is start
+    first, *_, last = start.run.metrics
+    assert last["loss"] < 0.7 * first["loss"]
+    exam = examined(start.model, start.game, "ci")
+    assert exam.ended > 0.9
+    assert exam.accuracy < 0.5
+    for plan in COUNTDOWN.values():
+        assert plan.config.max_len >= plan.game.max_len
 
 
 def test_plans_say_what_they_are():

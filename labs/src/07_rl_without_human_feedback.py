@@ -45,12 +45,15 @@ import torch
 
 from labs.lab_07 import record_tables as record
 from labs.lab_07.clip_explorer import clip_explorer
+from labs.lab_07.kl_estimators import estimator_lines
+from labs.lab_07.pictures import step_view
 from labs.lab_07.plan import RL_PLANS, WARM_STARTS
 from labs.lab_07.questions import QUESTIONS
 from labs.lab_07.reward_model import Proxy, agreement, fit_reward_model, rated
 from labs.lab_07.rewarding import lax, on_tokens
 from labs.lab_07.runs import examined, reinforced, warm_start
 from labsupport import Lab
+from labsupport.explore import show_figure
 from labsupport.rl import PolicyLoss, group_advantages, roll_out
 from labsupport.rl.losses import row_means
 
@@ -101,7 +104,8 @@ for name, exam in (("before", before), ("after", after)):
 
 # %% id="reveal" tags=["nbval-ignore-output"]
 answer, sentence = record.start_answer()
-lab.reveal("length", answer=answer, sentence=sentence)
+view = record.course_view("start", "Too early", amount="too little")
+lab.reveal("length", answer=answer, sentence=sentence, figure=view.figure)
 
 # %% [markdown] id="reveal-after"
 # *Why was I wrong?* If you expected it to think more: its thoughts are wrong so often that
@@ -116,14 +120,18 @@ exam = examined(start.model, game, size)
 print(f"{exam.accuracy:.1%} won, {exam.length:.1f} tokens written")
 prompts_PT = game.prompts(2, seed=3, split="validation")
 rollout = roll_out(start.model, game, prompts_PT, group=4, seeds=seed)
-for row, tokens in enumerate(rollout.completions.rows()):
-    text = game.vocabulary.decode(tokens)
-    reward = rollout.rewards_PG.flatten()[row]
-    print(f"prompt {row // 4 + 1}: {reward:.0f}  {text}")
 
 # %% [markdown] id="idea"
-# Two prompts, four completions of each: a **rollout** with groups of four. Below is what a
-# step does with it.
+# Two prompts, and four completions of each: a **rollout** with groups of four. Each one
+# that won more than is usual in its group is made likelier, all its tokens alike; each that
+# won less is made less likely.
+
+# %% id="step" tags=["nbval-ignore-output"]
+view = step_view(rollout, game)
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="idea-after"
+# As an equation:
 #
 # $$\nabla J = \mathbb{E}\Big[\, \sum_t A \; \nabla \log \pi(y_t \mid x, y_{<t}) \Big]$$
 #
@@ -135,8 +143,7 @@ for row, tokens in enumerate(rollout.completions.rows()):
 # | $A$ | advantage: how much better than could be expected | $P \times G$ | `advantages_PG` |
 # | $P$, $G$ | prompts; completions of each, a group | | |
 #
-# Raise the log-probability of what was better than expected, lower that of what was worse
-# (Williams, 1992). Nobody says *which token* was good: all tokens of a completion share its
+# (Williams, 1992, calls it REINFORCE.) Nobody says *which token* was good: all tokens of a completion share its
 # advantage, and over many games the good ones come out.
 #
 # ## 7.1 · The reward · 10 minutes · ●○○
@@ -278,11 +285,13 @@ print(f"{exam.accuracy:.1%} won, {exam.length:.1f} tokens written")
 
 # %% id="train-reveal" tags=["nbval-ignore-output"]
 won, sentence = record.improve_answer()
+view = record.course_view("improve", "Early enough")
 lab.reveal(
     "won",
     answer="more than nine in ten" if won > 0.9
     else "about three quarters" if won > 0.62 else "about half",
     sentence=sentence,
+    figure=view.figure,
 )  # fmt: skip
 
 # %% [markdown] id="clip-text"
@@ -424,9 +433,8 @@ print("\n".join(record.ratings_lines()))
 # %% [markdown] id="ratings-conclusion"
 # SENTENCE-RATINGS
 #
-# **How good must rewards be?** Recorded, five seeds: from random weights through the warm
-# start to the end of rewards, on one of two cores (two of the five ran beside tests, which
-# doubled their seconds). Then the two rewards of 7.1, from a hedging teacher, three seeds.
+# **From random weights.** Recorded, five seeds: through the warm start to the end of
+# rewards, on one core. Then the two rewards of 7.1, from a hedging teacher, three seeds.
 
 # %% id="improve-record" tags=["nbval-check-output"]
 print("\n".join(record.improve_lines()))
@@ -559,6 +567,19 @@ def kl_penalty(logp_RN, old_RN, ref_RN):
 # %% id="kl-check" tags=["nbval-ignore-output"]
 lab.check("7.4")
 lab.hints("7.4")
+
+# %% [markdown] id="kl-see-text"
+# **Others, side by side.** Two more estimates are in use: $k_1 = -\log r$ and
+# $k_2 = (\log r)^2 / 2$ ([Schulman 2020](http://joschu.net/blog/kl-approx.html)). Below
+# are the exact means over five tokens with probabilities 0.4 to 0.05 under $\pi$ and 0.2
+# under $\pi_\text{ref}$, and the means of their gradients.
+
+# %% id="kl-see" tags=["nbval-check-output"]
+print("\n".join(estimator_lines()))
+
+# %% [markdown] id="kl-after"
+# $k_1$ and $k_3$ have the right mean, $k_2$ the right gradient, and only $\rho \, k_3$
+# both. Something that goes into a loss is to be judged by its gradient.
 
 # %% [markdown] id="prefer-text"
 # ## 7.5 · A loss for preferences · 12 minutes · ●●○
