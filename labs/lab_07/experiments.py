@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from labs.lab_07.boxes import boxes_start
+from labs.lab_07.countdown import COUNTDOWN, countdown_start
 from labs.lab_07.plan import RL_PLANS
 from labs.lab_07.reward_model import (
     Proxy,
@@ -228,7 +229,7 @@ def losses_row(arm: str, seed: int, scale: Scale) -> Row:
     return variant_row(arm, seed, scale, variants)
 
 
-# --- a second task ----------------------------------------------------
+# --- other games ----------------------------------------------------
 
 
 def boxes_row(arm: str, seed: int, scale: Scale) -> Row:
@@ -240,6 +241,15 @@ def boxes_row(arm: str, seed: int, scale: Scale) -> Row:
     steps = 90 if scale != "ci" else 10
     plan = replace(RL_PLANS[scale], steps=steps)
     run = reinforced(start, seed, scale, plan)
+    return rl_row(run, start.game, scale)
+
+
+def countdown_row(arm: str, seed: int, scale: Scale) -> Row:
+    """Countdown: whether rewards teach to aim."""
+    start = countdown_start(seed, scale)
+    if arm == "before":
+        return examined(start.model, start.game, scale).row()
+    run = reinforced(start, seed, scale, COUNTDOWN[scale].rewards)
     return rl_row(run, start.game, scale)
 
 
@@ -318,6 +328,14 @@ EXPERIMENTS = [
         name="boxes",
         question="A task in which going on pays: does it write more?",
         run=boxes_row,
+        arms=("before", "after"),
+        seeds=REPORTING[:3],
+    ),
+    Experiment(
+        lab="07",
+        name="countdown",
+        question="Calculating was in the examples: do rewards teach to aim?",
+        run=countdown_row,
         arms=("before", "after"),
         seeds=REPORTING[:3],
     ),

@@ -29,7 +29,7 @@ from labsupport.train import Band
 CLAIMS = ("rl-no-human",)
 RECORDS = (
     *("improve", "start", "gamed", "rates", "ratings", "free"),
-    *("ladder", "losses", "boxes"),
+    *("ladder", "losses", "boxes", "countdown"),
 )
 rows_of = partial(record_rows, "07")
 words = partial(median_words, digits=3)
@@ -334,3 +334,4 @@ losses_lines = partial(
     variant_lines, "losses", {name: name for name in LOSSES}
 )
 boxes_lines = partial(before_after, "boxes")
+countdown_lines = partial(before_after, "countdown")
