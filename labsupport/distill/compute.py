@@ -61,12 +61,19 @@ class Compute:
         cost = 6 * self.student * tokens
         self.spent["student learns"] = self.spent.get("student learns", 0.0) + cost
 
-    def steps(self, learned: float, student: float = 0.0, teacher: float = 0.0) -> int:
+    def steps(
+        self,
+        learned: float,
+        student: float = 0.0,
+        teacher: float = 0.0,
+        share: float = 1.0,
+    ) -> int:
         """How many steps the rest of the budget pays for, and charge for them.
 
         Args:
             learned: tokens that the student learns from in a step.
             student, teacher: tokens that each reads or writes besides.
+            share: of the whole budget that may be gone afterwards.
 
         Raises:
             LabError: not a single one.
@@ -76,11 +83,12 @@ class Compute:
             + 2 * self.student * student
             + 2 * self.teacher * teacher
         )
-        steps = int(self.left // each)
+        left = self.left - (1 - share) * self.budget
+        steps = int(left // each)
         if steps < 1:
             raise LabError(
-                f"{self.left:.3g} FLOPs are left, and a step takes {each:.3g}: use a "
-                "larger budget or smaller steps."
+                f"{left:.3g} FLOPs are left, and a step takes {each:.3g}: use a larger "
+                "budget or smaller steps."
             )
         self.learns(steps * learned)
         if student:

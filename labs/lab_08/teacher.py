@@ -1,0 +1,120 @@
+"""The teacher of lab 08: what lab 07 ended with, the reader's own if there is one.
+
+    python -m labs.lab_08.teacher
+
+makes the shipped ones anew: the warm start and the rewards of lab 07, seed 5.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from labs.lab_06.plan import GAMES
+from labs.lab_07.runs import reinforced, warm_start
+from labs.lab_08.plan import PLANS
+from labsupport.errors import LabError
+from labsupport.rl import accuracy
+from labsupport.settings import Scale
+from labsupport.tasks.shell_game import ShellGame
+from labsupport.train.stored_model import (
+    CHECKSUMS,
+    SHIPPED,
+    StoredModel,
+    load_model,
+    model_file,
+    store_model,
+)
+
+SEED = 5
+COMMAND = "python -m labs.lab_08.teacher"
+
+
+def name_of(game: ShellGame) -> str:
+    """What a teacher of this game is called."""
+    return f"shell_game_{game.swaps}"
+
+
+def shipped_teacher(scale: Scale) -> StoredModel:
+    """The course's own; every recorded row has this one."""
+    return load_model(SHIPPED / f"{name_of(PLANS[scale].game)}.safetensors")
+
+
+def find_teacher(scale: Scale) -> tuple[StoredModel, str]:
+    """The reader's model from lab 07 if it is there and plays this game, or ours.
+
+    Returns:
+        the teacher, and one sentence that says which one it is.
+    """
+    game = PLANS[scale].game
+    file = model_file(name_of(game))
+    if not file.exists():
+        return shipped_teacher(scale), "The teacher is the course's own."
+    try:
+        yours = load_model(file)
+    except LabError as error:
+        return shipped_teacher(
+            scale
+        ), f"{error} The course's own teaches instead."
+    if yours.model.config.vocab_size != len(game.vocabulary):
+        return shipped_teacher(scale), (
+            "Your model from lab 07 has another vocabulary; the course's own teaches "
+            "instead."
+        )
+    return yours, "The teacher is your own model from lab 07."
+
+
+def keep_teacher(model: object, game: ShellGame, made_by: str) -> Path:
+    """Leave a model for lab 08, in place of an older one.
+
+    Args:
+        model: a GPT that plays the game.
+        game: which one.
+        made_by: in words.
+    """
+    file = model_file(name_of(game))
+    about = {
+        "game": f"{game.cups} cups, {game.swaps} swaps",
+        "made by": made_by,
+    }
+    store_model(file, model, about)  # type: ignore[arg-type]
+    return file
+
+
+def ship(scale: Scale) -> None:
+    """Make the shipped teacher of a scale, and say how good it is."""
+    start = warm_start(SEED, scale)
+    run = reinforced(start, SEED, scale)
+    game = start.game
+    won = accuracy(run.model, game, count=GAMES[scale], seed=1)
+    file = SHIPPED / f"{name_of(game)}.safetensors"
+    store_model(
+        file,
+        run.model,
+        {
+            "game": f"{game.cups} cups, {game.swaps} swaps",
+            "made by": COMMAND,
+            "seed": str(SEED),
+            "games won": f"{won:.3f} of {GAMES[scale]}",
+        },
+    )
+    print(f"{file.name}: {won:.1%} of {GAMES[scale]} games won")
+
+
+def write_checksums() -> None:
+    """SHA256SUMS of all shipped models."""
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n"
+        for file in sorted(SHIPPED.glob("*.safetensors"))
+    ]
+    CHECKSUMS.write_text("".join(lines))
+
+
+if __name__ == "__main__":
+    try:
+        for each in ("ci", "cpu"):
+            ship(each)
+        write_checksums()
+    except LabError as error:
+        sys.exit(f"teacher: {error}")
