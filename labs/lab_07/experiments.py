@@ -99,7 +99,7 @@ PAIRS: dict[Scale, int] = {"ci": 200, "cpu": 4000, "gpu": 4000}
 """How many pairs the raters compare."""
 RATERS = {"raters_0": 0.0, "raters_5": 0.05, "raters_20": 0.2}
 RATES = (5e-4, 1e-3)
-BETAS = (0.0, 1.0, 3.0)
+BETAS = (0.0, 0.3, 1.0, 3.0)
 """Of the KL penalty that holds a policy near its warm start."""
 
 

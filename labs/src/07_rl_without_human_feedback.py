@@ -424,7 +424,7 @@ lab.reveal("proxy", answer=answer, sentence=sentence, figure=view.figure)
 # 2022](https://arxiv.org/abs/2210.10760)).
 #
 # A fair comparison gives the raters more: a KL penalty (7.4) that holds the policy near
-# its warm start. Learning rate and its weight, *beta*, were chosen among six settings, on
+# its warm start. Learning rate and its weight, *beta*, were chosen among eight settings, on
 # other seeds, for both.
 
 # %% id="ratings-record" tags=["nbval-check-output"]
