@@ -14,7 +14,6 @@ from labs.lab_08.students import ARMS, Course, Student, newborn
 from labs.lab_08.teacher import shipped_teacher
 from labs.lab_08.text import STUDENTS, taught_by_text, text_teacher
 from labsupport.claims.record import Experiment, load_record
-from labsupport.distill import FORWARD, JSD, REVERSE
 from labsupport.distill.compute import weights
 from labsupport.generate import generate
 from labsupport.nn import GPT
@@ -25,7 +24,16 @@ Row = dict[str, Any]
 TUNING, REPORTING = (20, 21, 22), (0, 1, 2, 3, 4)
 """Seeds. The pilots had 900 and more."""
 RATES = (1e-3, 3e-3, 1e-2)
-"""Three for each way to learn; for `rewards`, that of the examples before them."""
+KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "labels": ({"batch_size": 128}, {"batch_size": 64}),
+    "traces": ({"batch_size": 128}, {"batch_size": 64}),
+    "right": ({"batch_size": 128}, {"batch_size": 64}),
+    "logits": ({"temperature": 1.0}, {"temperature": 2.0}),
+    "on_policy": ({"share": 0.5}, {"share": 0.75}),
+    "rewards": ({"share": 0.5}, {"share": 0.75}),
+    "labels_rl": ({"share": 0.5}, {"share": 0.75}),
+}
+"""What else is tried for each way, so that each has six settings."""
 WIDTHS = (8, 16, 24, 48)
 """Of students, beside the 32 of the other records."""
 COUNTS = (60, 250, 1000)
@@ -47,54 +55,76 @@ def student_row(student: Student, course: Course, scale: Scale) -> Row:
 
 
 def taught(
-    arm: str, seed: int, scale: Scale, lr: float, **changed: Any
+    arm: str,
+    seed: int,
+    scale: Scale,
+    setting: tuple[float, int],
+    **changed: Any,
 ) -> Row:
-    """One student, by one way to learn."""
+    """One student, by one way to learn.
+
+    Args:
+        setting: the learning rate, and which of the arm's two KNOBS.
+        changed: of the plan.
+    """
+    lr, knob = setting
+    turned = dict(KNOBS[arm][knob])
+    if "batch_size" in turned:
+        # At scale ci, a half of that scale's.
+        changed["batch_size"] = PLANS[scale].batch_size // (1 + knob)
+        del turned["batch_size"]
     plan = replace(PLANS[scale], **changed)
-    course = Course(shipped_teacher(scale).model, plan, seed, lr)
+    course = Course(shipped_teacher(scale).model, plan, seed, lr, **turned)
     began = time.perf_counter()
     student: Student = getattr(course, arm)()
     spent = time.perf_counter() - began
     return student_row(student, course, scale) | {"spent": round(spent, 2)}
 
 
-def rates_row(arm: str, seed: int, scale: Scale, *, lr: float) -> Row:
-    """One learning rate."""
-    return taught(arm, seed, scale, lr)
+def rates_row(
+    arm: str, seed: int, scale: Scale, *, lr: float, knob: int
+) -> Row:
+    """One setting."""
+    return taught(arm, seed, scale, (lr, knob))
 
 
 @lru_cache
-def best_rate(arm: str) -> float:
-    """The one with the highest mean accuracy in `rates`."""
+def best_setting(arm: str) -> tuple[float, int]:
+    """The learning rate and knob with the highest mean accuracy in `rates`."""
     rows = [r for r in load_record("08", "rates")["rows"] if r["arm"] == arm]
 
-    def merit(lr: float) -> float:
-        return statistics.fmean(r["accuracy"] for r in rows if r["lr"] == lr)
+    def merit(setting: tuple[float, int]) -> float:
+        return statistics.fmean(
+            r["accuracy"] for r in rows if (r["lr"], r["knob"]) == setting
+        )
 
-    return max(RATES, key=merit)
+    return max(((lr, knob) for lr in RATES for knob in (0, 1)), key=merit)
 
 
 def ways_row(arm: str, seed: int, scale: Scale) -> Row:
-    """Each at its best rate."""
-    return taught(arm, seed, scale, best_rate(arm))
+    """Each at its best setting."""
+    lr, knob = best_setting(arm)
+    return taught(arm, seed, scale, (lr, knob)) | {"knob": knob}
 
 
 def losses_row(arm: str, seed: int, scale: Scale) -> Row:
     """Scores on the same right traces, compared in three ways."""
-    loss = {"forward": FORWARD, "jsd": JSD, "reverse": REVERSE}[arm]
-    plan, lr = PLANS[scale], best_rate("logits")
-    course = Course(shipped_teacher(scale).model, plan, seed, lr)
-    return student_row(course.logits(loss), course, scale)
+    beta = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}[arm]
+    lr, knob = best_setting("logits")
+    turned = KNOBS["logits"][knob]
+    teacher = shipped_teacher(scale).model
+    course = Course(teacher, PLANS[scale], seed, lr, **turned)
+    return student_row(course.logits(beta), course, scale)
 
 
 def size_row(arm: str, seed: int, scale: Scale, *, width: int) -> Row:
     """Students of other widths, with as many FLOPs."""
-    return taught(arm, seed, scale, best_rate(arm), width=width)
+    return taught(arm, seed, scale, best_setting(arm), width=width)
 
 
 def data_row(arm: str, seed: int, scale: Scale, *, traces: int) -> Row:
     """Fewer traces, with as many FLOPs: they are read more often."""
-    return taught(arm, seed, scale, best_rate(arm), traces=traces)
+    return taught(arm, seed, scale, best_setting(arm), traces=traces)
 
 
 # --- text ----------------------------------------------------------------------
@@ -167,11 +197,11 @@ EXPERIMENTS = [
     Experiment(
         lab="08",
         name="rates",
-        question="Which learning rate suits which way to learn?",
+        question="Which of six settings suits which way to learn?",
         run=rates_row,
         arms=ARMS,
         seeds=TUNING,
-        points=[{"lr": lr} for lr in RATES],
+        points=[{"lr": lr, "knob": knob} for lr in RATES for knob in (0, 1)],
         clocks=("spent",),
     ),
     Experiment(

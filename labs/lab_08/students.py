@@ -4,10 +4,10 @@
     traces       whatever the teacher wrote
     right        what it wrote and the verifier accepted
     logits       the same, but every token's scores instead of the token
-    on_policy    half the budget as `right`; then the student writes, and the teacher
-                 scores each of its tokens
-    rewards      half the budget on lab 07's hasty examples; then a verifier's rewards
-    labels_rl    half the budget on labels, then rewards
+    on_policy    a share of the budget as `right`; then the student writes, and the
+                 teacher scores each of its tokens
+    rewards      a share on lab 07's hasty examples; then a verifier's rewards
+    labels_rl    a share on labels; then rewards
 
 Cost: see `labsupport.distill.compute`. What the teacher writes or scores is charged to
 the student's budget; what its own training took is not, and is stated beside the table.
@@ -27,7 +27,6 @@ from torch import Tensor
 from labs.lab_07.teachers import TEACHERS
 from labs.lab_08.plan import StudentPlan
 from labsupport.distill import (
-    FORWARD,
     REVERSE,
     Compute,
     DistillationLoss,
@@ -81,6 +80,8 @@ class Course:
         plan: the student and its budget.
         seed: of weights, games, order and sampling.
         lr: the highest learning rate.
+        share: of the budget for what comes first, where a way has two parts.
+        temperature: T of `logits`.
         live: whether to show the training.
     """
 
@@ -88,6 +89,8 @@ class Course:
     plan: StudentPlan
     seed: int
     lr: float
+    share: float = 0.5
+    temperature: float = 1.0
     live: bool = False
 
     def begin(self) -> tuple[GPT, Compute]:
@@ -175,8 +178,9 @@ class Course:
         loss = self.fit(model, batch, steps, "Traces")
         return Student(model, compute, steps, loss)
 
-    def logits(self, loss: DistillationLoss = FORWARD) -> Student:
+    def logits(self, beta: float = 0.0) -> Student:
         """Right traces, and at each place all that the teacher would say."""
+        loss = DistillationLoss(beta, self.temperature)
         model, compute = self.begin()
         traces = self.written(compute)
         traces = traces.only(traces.right_B)
@@ -202,7 +206,7 @@ class Course:
         model, compute = self.begin()
         traces = self.written(compute)
         traces = traces.only(traces.right_B)
-        first = self.from_traces(model, compute, traces, share=0.5)
+        first = self.from_traces(model, compute, traces, self.share)
         game, B = self.plan.game, self.plan.batch_size
         S = game.max_len - 1
 
@@ -224,7 +228,7 @@ class Course:
     def rewards(self, writer: Writer | None = None) -> Student:
         """Examples first; then a verifier's rewards."""
         writer = writer or TEACHERS["hasty"]
-        model, compute, warm, _ = self.from_writer(writer, share=0.5)
+        model, compute, warm, _ = self.from_writer(writer, self.share)
         game, R = self.plan.game, PROMPTS * GROUP
         read, written = PROMPTS * (game.prompt_length - 1), R * game.longest
         steps = compute.steps(

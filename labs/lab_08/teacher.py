@@ -86,7 +86,9 @@ def keep_teacher(model: object, game: ShellGame, made_by: str) -> Path:
 
 def ship(scale: Scale) -> None:
     """Make the shipped teacher of a scale, and say how good it is."""
-    if scale == "ci":  # lab 07's training is too short there to end as a teacher
+    if (
+        scale == "ci"
+    ):  # lab 07's training is too short there to end as a teacher
         start = train_thinker("every", SEED, CI)
         model = start.model
     else:

@@ -1,0 +1,272 @@
+"""Lab 08's records in words and pictures. They are recorded, not live."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import plotly.graph_objects as go
+
+from labs.lab_08.experiments import COUNTS, TEXT_ARMS, TEXTS, WIDTHS
+from labs.lab_08.plan import PLANS
+from labs.lab_08.students import ARMS
+from labsupport.claims.ledger import verdict_lines as ledger_lines
+from labsupport.claims.rows import (
+    Row,
+    gap_words,
+    median_words,
+    paired,
+    pick,
+    record_rows,
+    recorded_on,
+)
+from labsupport.explore import View, small_print
+from labsupport.explore.style import BLUE, GREEN, VERMILION
+
+CLAIMS = ("kd", "kd-device")
+RECORDS = ("rates", "ways", "losses", "size", "data", "text", "device")
+rows_of = partial(record_rows, "08")
+words = partial(median_words, digits=3)
+verdict_lines = partial(ledger_lines, CLAIMS)
+
+NAMES = {
+    "labels": "answers alone",
+    "traces": "the teacher's traces",
+    "right": "... the right ones",
+    "logits": "... and their scores",
+    "on_policy": "... then own writing",
+    "rewards": "examples, then rewards",
+    "labels_rl": "answers, then rewards",
+}
+
+
+def caption(experiment: str) -> str:
+    """Where a record comes from."""
+    return recorded_on(rows_of(experiment))
+
+
+def column(rows: Sequence[Row], name: str) -> list[Any]:
+    """A metric of every row."""
+    return [row[name] for row in rows]
+
+
+# --- ways to learn ----------------------------------------------------------------
+
+
+def ways_lines() -> list[str]:
+    """Games won by each way, and the gap to right traces."""
+    rows = rows_of("ways")
+    lines = [
+        f"{'':24}{'games won':>24}{'minus right traces':>26}{'updates':>9}"
+        f"{'teacher':>9}{'seconds':>9}"
+    ]
+    for arm in ARMS:
+        mine = pick(rows, arm=arm)
+        gap = paired(
+            rows, arm, "right", lambda a, b: a["accuracy"] - b["accuracy"]
+        )
+        against = "" if arm == "right" else gap_words(gap)
+        lines.append(
+            f"{NAMES[arm]:24}{words(column(mine, 'accuracy')):>24}{against:>26}"
+            f"{statistics.median(column(mine, 'steps')):>9.0f}"
+            f"{statistics.median(column(mine, 'teacher_share')):>9.0%}"
+            f"{statistics.median(column(mine, 'spent')):>9.0f}"
+        )
+    return lines
+
+
+def ways_answer(arm: str) -> tuple[float, str]:
+    """How many games are won by one way."""
+    won = column(pick(rows_of("ways"), arm=arm), "accuracy")
+    return statistics.median(won), (
+        f"Recorded: {words(won)} of the games are won (median of {len(won)} seeds, "
+        "lowest and highest)."
+    )
+
+
+def losses_lines() -> list[str]:
+    """Three divergences from the same scores."""
+    rows = rows_of("losses")
+    lines = [f"{'':24}{'games won':>24}{'minus forward':>26}"]
+    for arm, name in (
+        ("forward", "forward, beta = 0"),
+        ("jsd", "between, beta = 0.5"),
+        ("reverse", "reverse, beta = 1"),
+    ):
+        won = column(pick(rows, arm=arm), "accuracy")
+        gap = paired(
+            rows, arm, "forward", lambda a, b: a["accuracy"] - b["accuracy"]
+        )
+        against = "" if arm == "forward" else gap_words(gap)
+        lines.append(f"{name:24}{words(won):>24}{against:>26}")
+    return lines
+
+
+# --- size and data ------------------------------------------------------------------
+
+
+def size_view() -> View:
+    """Games won by the width of the student."""
+    full = PLANS["cpu"].width
+    widths = sorted((*WIDTHS, full))
+    figure, table = go.Figure(), {"width": widths}
+    for arm, colour, dash in (
+        ("right", BLUE, "solid"),
+        ("labels", VERMILION, "dash"),
+    ):
+        won = {
+            width: column(
+                pick(rows_of("ways"), arm=arm)
+                if width == full
+                else pick(rows_of("size"), arm=arm, width=width),
+                "accuracy",
+            )
+            for width in widths
+        }
+        add_spread(figure, widths, won, NAMES[arm], colour, dash)
+        table[NAMES[arm]] = [statistics.median(won[width]) for width in widths]
+    figure.add_hline(
+        y=0.2,
+        line={"dash": "dot", "color": "#6b7280"},
+        annotation_text="a guess",
+    )
+    figure.update_layout(title="How small may a student be?")
+    figure.update_xaxes(
+        title="width of the student", type="log", tickvals=widths
+    )
+    figure.update_yaxes(title="games won", range=[0, 1.04])
+    small_print(figure, caption("size"))
+    least = next(
+        (
+            width
+            for width, won in zip(widths, table[NAMES["right"]], strict=True)
+            if won > 0.9
+        ),
+        None,
+    )
+    said = (
+        f"the narrowest that wins nine games in ten has width {least}"
+        if least
+        else "none wins nine games in ten"
+    )
+    return View(figure, f"With as many FLOPs for each, {said}.", table)
+
+
+def data_view() -> View:
+    """Games won by how many traces the teacher wrote."""
+    full = PLANS["cpu"].traces
+    counts = [*COUNTS, full]
+    figure, table = go.Figure(), {"traces": counts}
+    for arm, colour, dash in (
+        ("right", BLUE, "solid"),
+        ("logits", GREEN, "dash"),
+    ):
+        won = {
+            count: column(
+                pick(rows_of("ways"), arm=arm)
+                if count == full
+                else pick(rows_of("data"), arm=arm, traces=count),
+                "accuracy",
+            )
+            for count in counts
+        }
+        add_spread(figure, counts, won, NAMES[arm], colour, dash)
+        table[NAMES[arm]] = [statistics.median(won[count]) for count in counts]
+    figure.update_layout(title="How many traces does a student need?")
+    figure.update_xaxes(
+        title="traces of the teacher", type="log", tickvals=counts
+    )
+    figure.update_yaxes(title="games won", range=[0, 1.04])
+    small_print(figure, caption("data"))
+    said = "; ".join(
+        f"{count} traces: {table[NAMES['right']][i]:.2f} from tokens, "
+        f"{table[NAMES['logits']][i]:.2f} from scores"
+        for i, count in enumerate(counts)
+    )
+    return View(figure, f"{said} (medians of games won).", table)
+
+
+def add_spread(
+    figure: go.Figure,
+    x: Sequence[int],
+    won: dict[int, list[float]],
+    name: str,
+    colour: str,
+    dash: str,
+) -> None:
+    """A line of medians with bars from the lowest to the highest."""
+    middle = [statistics.median(won[at]) for at in x]
+    figure.add_scatter(
+        x=list(x),
+        y=middle,
+        mode="lines+markers",
+        name=name,
+        line={"color": colour, "dash": dash},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [
+                max(won[at]) - m for at, m in zip(x, middle, strict=True)
+            ],
+            "arrayminus": [
+                m - min(won[at]) for at, m in zip(x, middle, strict=True)
+            ],
+        },
+    )
+
+
+# --- text ----------------------------------------------------------------------------
+
+TEXT_NAMES = {
+    "labels": "the text",
+    "labels_more": "the text, as many FLOPs",
+    "1": "scores, T = 1",
+    "2": "scores, T = 2",
+    "4": "scores, T = 4",
+    "half": "half text, half scores",
+}
+
+
+def best_text(arm: str, little: bool) -> list[Row]:
+    """The rows of an arm at its better learning rate."""
+    rows = pick(rows_of("text"), arm=arm, little=little)
+    rates = sorted({row["lr"] for row in rows})
+    return min(
+        (pick(rows, lr=lr) for lr in rates),
+        key=lambda mine: statistics.fmean(column(mine, "loss")),
+    )
+
+
+def text_lines() -> list[str]:
+    """Validation loss by way to learn, with all of the text and with little."""
+    lines = [
+        f"{'':26}{'all of the text':>26}{'30 kB of it':>26}{'GFLOPs':>10}"
+    ]
+    for arm in TEXT_ARMS:
+        whole, little = best_text(arm, False), best_text(arm, True)
+        lines.append(
+            f"{TEXT_NAMES[arm]:26}{words(column(whole, 'loss')):>26}"
+            f"{words(column(little, 'loss')):>26}"
+            f"{statistics.median(column(whole, 'flops')):>10.0f}"
+        )
+    return lines
+
+
+# --- on this machine -----------------------------------------------------------------
+
+
+def device_lines() -> list[str]:
+    """Bytes and tokens a second."""
+    rows = rows_of("device")
+    heads = "".join(f"{f'{n} at once':>24}" for n in TEXTS)
+    lines = [f"{'tokens a second':20}{'kB':>8}{heads}"]
+    for arm in ("teacher", "student"):
+        mine = pick(rows, arm=arm)
+        rates = "".join(
+            f"{median_words(column(mine, f'rate_{n}'), digits=0):>24}"
+            for n in TEXTS
+        )
+        lines.append(f"{arm:20}{mine[0]['bytes'] / 1000:>8.0f}{rates}")
+    return lines

@@ -1,0 +1,474 @@
+# ---
+# jupyter:
+#   jupytext:
+#     custom_cell_magics: torchrun
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown] id="title"
+# # 08 · Distillation
+#
+# **In two hours a student with a quarter of its teacher's weights will learn the teacher's
+# game: from what it writes, from what it would have written, and from what it says of the
+# student's own attempts. You will see what each costs, and when rewards alone do as well.**
+#
+# | minutes | you will | what you take away |
+# |---|---|---|
+# | 0 – 15 | learn from answers alone | answers do not show how |
+# | 15 – 40 | look into a teacher; write its loss | scores say more than tokens, where tokens are not sure |
+# | 40 – 60 | keep what is right | a verifier makes a better textbook |
+# | 60 – 80 | let the student write | learn where you go, not where the teacher goes |
+# | 80 – 110 | compare seven ways, sizes, data, speed | equal compute, or no comparison |
+# | 110 – 120 | verdicts, recap and three questions | |
+#
+# Then, if you like, the deep parts: forward and reverse, text and dark knowledge, a teacher
+# on a rank of its own, the kernel. Nothing needs them.
+#
+# It builds on [lab 00](00_start_here.ipynb). The game and the teacher come from labs
+# [06](06_chain_of_thought.ipynb) and [07](07_rl_without_human_feedback.ipynb); they help,
+# and are not needed.
+
+# %% id="parameters" tags=["parameters", "nbval-ignore-output"]
+scale = None  # "ci", "cpu" or "gpu"; None: what LABS_SCALE says, else "cpu"
+seed = 0
+world = 3  # ranks of the torchrun cell
+
+# %% id="setup" tags=["nbval-ignore-output"]
+import torch
+
+from labs.lab_07.runs import examined
+from labs.lab_08 import record_tables as record
+from labs.lab_08.disagreement_explorer import disagreement_explorer
+from labs.lab_08.humps_explorer import humps_explorer
+from labs.lab_08.plan import PLANS
+from labs.lab_08.questions import QUESTIONS
+from labs.lab_08.soft_explorer import soft_explorer
+from labs.lab_08.students import Course
+from labs.lab_08.teacher import find_teacher
+from labsupport import Lab
+from labsupport.distill import write_traces
+
+lab = Lab("08", scale=scale, seed=seed, world=world)
+torch.set_num_threads(1)  # such small tensors: a second thread only waits
+size, seed = lab.settings.scale, lab.settings.seed
+plan = PLANS[size]
+game = plan.game
+stored, sentence = find_teacher(size)
+teacher = stored.model
+course = Course(teacher, plan, seed, lr=3e-3, live=True)
+print(plan)
+print(sentence)
+
+# %% [markdown] id="problem"
+# ## Answers alone (0 – 15 min)
+#
+# Five cups stand in places A to E, a ball under one of them. Pairs of cups are swapped.
+# Where is the ball?
+#
+#     C AB CE DE ?      C E D = D EOS
+#
+# On the left the **prompt**: the ball begins under C, then three swaps. On the right what
+# the **teacher** writes: after each swap where the ball is, then `=`, the answer, and a
+# token that ends the text. It learned this from a program's examples and a verifier's
+# rewards (lab 07). A guess is right in a fifth of all games.
+#
+# The **student** is smaller. It has to learn the same game. The simplest way: a list of
+# games with their right answers, `= D EOS`, as many as it can read.
+
+# %% id="sizes" tags=["nbval-ignore-output"]
+for name, model in (("teacher", teacher), ("student", course.begin()[0])):
+    print(f"{name}: {model.parameter_count():,} weights")
+exam = examined(teacher, game, size)
+print(
+    f"the teacher wins {exam.accuracy:.1%} and writes {exam.length:.1f} tokens"
+)
+
+# %% id="predict" tags=["nbval-ignore-output"]
+lab.predict(
+    "labels",
+    "The student reads only right answers, some 100,000 of them. It wins ...",
+    ["about a fifth", "about half", "nearly all"],
+)
+
+# %% id="labels" tags=["nbval-ignore-output"]
+by_labels = course.labels()
+exam = examined(by_labels.model, game, size)
+print(f"{by_labels.steps} updates; {exam.accuracy:.1%} of the games won")
+
+# %% id="reveal" tags=["nbval-ignore-output"]
+won, sentence = record.ways_answer("labels")
+lab.reveal(
+    "labels",
+    answer="about a fifth" if won < 0.3 else "about half" if won < 0.7
+    else "nearly all",
+    sentence=sentence,
+)  # fmt: skip
+
+# %% [markdown] id="reveal-after"
+# *Why was I wrong?* Every answer was right, and still nothing was learned: twelve swaps are
+# too many for one look (lab 06). The answers do not say how they were found. The teacher
+# does, token by token.
+#
+# ## What a teacher says
+#
+# At every place the teacher has a **score** for each token of the vocabulary. Softmax makes
+# probabilities of scores, and a **temperature** $T$ softens them. The student can learn the
+# token that was written, or all of the probabilities
+# ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)):
+#
+# $$p = \text{softmax}(t / T), \qquad q = \text{softmax}(s / T), \qquad
+# L = T^2 \; \frac{1}{N} \sum_n \sum_v p_{nv} \log \frac{p_{nv}}{q_{nv}}$$
+#
+# | symbol | meaning | shape | in code |
+# |---|---|---|---|
+# | $t$, $s$ | scores of teacher and student | $N \times V$ | `teacher_NV`, `student_NV` |
+# | $p$, $q$ | their probabilities at temperature $T$ | $N \times V$ | |
+# | $N$, $V$ | tokens; entries of the vocabulary | | |
+#
+# The double sum is the **Kullback-Leibler divergence** $\text{KL}(p \,\|\, q)$, the mean
+# over tokens: 0 if both say the same, larger where the student finds unlikely what the
+# teacher finds likely.
+#
+# **Look into the teacher.** On the left its likeliest tokens at a place of a game; on the
+# right how hard a student that knows nothing is pulled, by temperature.
+#
+# Try this:
+# 1. At T = 1, how sure is the teacher at the places of its trace?
+# 2. At T = 8, is the order of tokens still the same?
+# 3. Without $T^2$, how much weaker is the pull at T = 8 than at T = 1?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Very sure: it leaves a few per cent at most to other tokens. So there is little to
+#    learn beside the token itself. On text this is otherwise (deep part).
+# 2. Yes. Temperature changes how far apart they are, never their order.
+# 3. SENTENCE-SOFT
+#
+# </details>
+
+# %% id="soft" tags=["nbval-ignore-output"]
+traces = write_traces(teacher, game, 4, seed=seed + 7)
+tokens_BS, targets_BS = traces.supervised()
+places = (targets_BS[0] >= 0).nonzero()[:, 0]
+read = [
+    game.vocabulary.decode(tokens_BS[0, : at + 1].tolist()) for at in places
+]
+with torch.no_grad():
+    scores_NV = teacher(tokens_BS[:1])[0, places]
+soft_explorer(scores_NV, game.vocabulary.names, read).show()
+
+# %% [markdown] id="soft-text"
+# ## 8.1 · The teacher's scores · 12 minutes · ●●○
+#
+# Write $L$. `student_NV` and `teacher_NV` are scores, `T` a number above 0. Why $T^2$: a
+# score's effect on $q$ shrinks as $1/T$, and so does $p - q$. Without the factor the
+# gradient would shrink as $1/T^2$.
+
+
+# %% id="soft-loss" tags=["nbval-ignore-output"]
+@lab.exercise("8.1")
+def soft_loss(student_NV, teacher_NV, T):
+    """T^2 KL(p || q), the mean over tokens."""
+    ### BEGIN SOLUTION
+    log_p_NV = (teacher_NV / T).log_softmax(-1)
+    log_q_NV = (student_NV / T).log_softmax(-1)
+    kl_N = (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
+    return T**2 * kl_N.mean()
+    ### END SOLUTION
+
+
+# %% id="soft-check" tags=["nbval-ignore-output"]
+lab.check("8.1")
+lab.hints("8.1")
+
+# %% id="soft-see" tags=["nbval-check-output"]
+row_1V = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+for T in (1.0, 2.0, 8.0):
+    student_1V = torch.zeros(1, 4, requires_grad=True)
+    soft_loss(student_1V, row_1V, T).backward()
+    pull = student_1V.grad.norm()
+    print(f"T = {T:g}: pull {pull:.2f}, without T^2 {pull / T**2:.3f}")
+
+# %% [markdown] id="reject-text"
+# ## 8.2 · Keep what is right · 10 minutes · ●○○
+#
+# The simplest textbook is what the teacher wrote: the student learns its tokens, and needs
+# no scores. DeepSeek's small R1 models were made so, from 800,000 traces
+# ([2501.12948](https://arxiv.org/abs/2501.12948), section 2.4). A teacher errs sometimes;
+# where a verifier knows what is right, wrong traces are thrown out: **rejection sampling**.
+#
+# `traces` are pairs of prompt and completion, both text. Return, in their order, those for
+# which `is_right(prompt, completion)` is true; the same pair only once; and of one prompt
+# at most `most`, so that easy prompts do not fill the book.
+
+
+# %% id="reject" tags=["nbval-ignore-output"]
+@lab.exercise("8.2")
+def keep_right(traces, is_right, most):
+    """Right traces, each once, and at most `most` of a prompt."""
+    ### BEGIN SOLUTION
+    kept, counts = [], {}
+    for prompt, completion in traces:
+        if (prompt, completion) in kept or counts.get(prompt, 0) == most:
+            continue
+        if is_right(prompt, completion):
+            kept.append((prompt, completion))
+            counts[prompt] = counts.get(prompt, 0) + 1
+    return kept
+    ### END SOLUTION
+
+
+# %% id="reject-check" tags=["nbval-ignore-output"]
+lab.check("8.2")
+lab.hints("8.2")
+
+# %% id="reject-see" tags=["nbval-check-output"]
+book = [
+    ("C AB ?", "C = C EOS"),
+    ("C AB ?", "C = C EOS"),
+    ("A AB ?", "A = A EOS"),
+]
+book += [("A AB ?", "B = B EOS"), ("A AB ?", "= B EOS")]
+names = game.vocabulary.names
+
+
+def is_right(prompt, completion):
+    """Play the game with one swap, and compare."""
+    cup, swap, _ = prompt.split()
+    where = swap.replace(cup, "") if cup in swap else cup
+    return completion.split()[-3:] == ["=", where, "EOS"]
+
+
+for most in (1, 2):
+    print(most, keep_right(book, is_right, most))
+
+# %% id="predict-right" tags=["nbval-ignore-output"]
+lab.predict(
+    "right",
+    "The student learns 2,000 traces of the teacher, the wrong ones thrown out. It "
+    "costs what the answers cost. It wins ...",
+    [
+        "about half",
+        "nearly as many games as the teacher",
+        "more than the teacher",
+    ],
+)
+
+# %% id="right" tags=["nbval-ignore-output"]
+by_traces = course.right()
+exam = examined(by_traces.model, game, size)
+print(f"{by_traces.steps} updates; {exam.accuracy:.1%} of the games won")
+
+# %% id="right-reveal" tags=["nbval-ignore-output"]
+answer, sentence = record.right_answer()
+lab.reveal("right", answer=answer, sentence=sentence)
+
+# %% [markdown] id="policy-text"
+# SENTENCE-RIGHT
+#
+# ## 8.3 · The student writes · 12 minutes · ●●○
+#
+# From traces the student learns what to do where the **teacher** gets to. After a slip of
+# its own it is somewhere else, and nobody has shown it how to go on. So let it write, and
+# ask the teacher at every place of the *student's* text what it would have said
+# ([GKD](https://arxiv.org/abs/2306.13649), algorithm 1). It is called **on-policy**.
+#
+# `write(student, prompts_BT)` returns `tokens_BS` and a mask of what was written.
+# `divergence(student_BSV, teacher_BSV, mask_BS)` compares scores. Return its value, with a
+# gradient to the student alone: what was written is taken as given, and the teacher learns
+# nothing.
+
+
+# %% id="policy" tags=["nbval-ignore-output"]
+@lab.exercise("8.3")
+def on_policy_loss(student, teacher, prompts_BT, write, divergence):
+    """How far the teacher would have gone another way, on the student's text."""
+    ### BEGIN SOLUTION
+    with torch.no_grad():
+        tokens_BS, mask_BS = write(student, prompts_BT)
+        teacher_BSV = teacher(tokens_BS)
+    return divergence(student(tokens_BS), teacher_BSV, mask_BS)
+    ### END SOLUTION
+
+
+# %% id="policy-check" tags=["nbval-ignore-output"]
+lab.check("8.3")
+lab.hints("8.3")
+
+# %% [markdown] id="disagree-text"
+# **Where they disagree.** Bars along a text: how far the student's probabilities are from
+# the teacher's at each token. Below, what both say at one place.
+#
+# Try this:
+# 1. The student of answers alone: at which place is it farthest from the teacher?
+# 2. The student of traces: where does it still disagree?
+#
+# <details><summary>Answers</summary>
+#
+# SENTENCE-DISAGREE
+#
+# </details>
+
+# %% id="disagree" tags=["nbval-ignore-output"]
+disagreement_explorer(
+    teacher,
+    {"traces": by_traces.model, "answers alone": by_labels.model},
+    tokens_BS,
+    targets_BS,
+    game.vocabulary.names,
+).show()
+
+# %% [markdown] id="ways-text"
+# ## Seven ways at the same cost (80 – 110 min)
+#
+# Cost is counted in FLOPs: 6 for each weight and token that is learned, 2 for each that is
+# read or written, by whoever does it. So asking the teacher is not free: it has four times
+# the student's weights. Its own training is **not** in the budget; it took SENTENCE-TEACHER.
+#
+# Each way had the same three learning rates to choose from, on other seeds. Recorded, five
+# seeds:
+
+# %% id="ways-record" tags=["nbval-check-output"]
+print("\n".join(record.ways_lines()))
+
+# %% [markdown] id="ways-after"
+# SENTENCE-WAYS
+#
+# **How small, and from how much?**
+
+# %% id="size-record" tags=["nbval-ignore-output"]
+view = record.size_view()
+show_figure(view.figure, view.sentence)
+
+# %% id="data-record" tags=["nbval-ignore-output"]
+view = record.data_view()
+show_figure(view.figure, view.sentence)
+
+# %% [markdown] id="device-text"
+# SENTENCE-SIZE
+#
+# **On this machine**: bytes of the weights in float32, and how fast both write.
+
+# %% id="device-record" tags=["nbval-check-output"]
+print("\n".join(record.device_lines()))
+
+# %% [markdown] id="claim-text"
+# ## Does the claim hold? (110 – 120 min)
+#
+# A press article says that by distillation small models learn the reasoning of large ones,
+# and run where there are fewer resources. The rules stand in `data/claims/`, written before
+# the records.
+
+# %% id="verdicts" tags=["nbval-check-output"]
+print("\n".join(record.verdict_lines()))
+
+# %% id="origins" tags=["nbval-ignore-output"]
+for name in record.RECORDS:
+    print(f"{name}: {record.caption(name)}")
+
+# %% [markdown] id="verdict-text"
+# SENTENCE-VERDICT
+
+# %% id="beliefs" tags=["nbval-ignore-output"]
+lab.beliefs("kd", "kd-device")
+
+# %% [markdown] id="recap"
+# ## What you take away
+#
+# - Answers say what, a teacher's traces say how.
+# - Scores say more than tokens only where tokens are not sure.
+# - A verifier makes a textbook better than its author.
+# - On-policy, the student learns where it goes itself.
+# - Equal compute counts the teacher, too.
+#
+# **Further reading.** [Hinton et al. 2015](https://arxiv.org/abs/1503.02531).
+# [GKD](https://arxiv.org/abs/2306.13649). [MiniLLM](https://arxiv.org/abs/2306.08543).
+# [DeepSeek-R1](https://arxiv.org/abs/2501.12948), section 2.4 and table 5.
+
+# %% id="questions" tags=["nbval-ignore-output"]
+lab.quiz(*QUESTIONS)
+
+# %% [markdown] id="deep"
+# # Deep parts
+#
+# Each stands alone. Times are for someone who has done the core.
+#
+# ## Forward, reverse, and between · 10 minutes
+#
+# A teacher often has two ways to go on, and a small student room for one. $\text{KL}(p \|
+# q)$ punishes a student that finds unlikely what the teacher says: it **covers** both ways,
+# and what lies between. $\text{KL}(q \| p)$ punishes it for saying what the teacher would
+# not: it **seeks** one way and stays there. $\beta$ leads from one to the other (8.4).
+#
+# Try this:
+# 1. Humps 6 apart, $\beta$ from 0 to 1: when does the student take a side?
+# 2. Humps 2 apart: does it matter?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Between 0.5 and 0.9. Then it says hardly anything between the humps any more, and
+#    nothing of the right one.
+# 2. No: one hump covers both, whatever is asked.
+#
+# </details>
+
+# %% id="humps" tags=["nbval-ignore-output"]
+humps_explorer().show()
+
+# %% [markdown] id="mixture-text"
+# ## 8.4 · Between · 12 minutes · ●●○
+#
+# $$D_\beta = \beta \, \text{KL}(p \,\|\, M) + (1 - \beta) \, \text{KL}(q \,\|\, M), \qquad
+# M = \beta p + (1 - \beta) q$$
+#
+# ([GKD](https://arxiv.org/abs/2306.13649), section 2). It is never larger than $\log 2$
+# for $\beta = 1/2$. Both arguments are log-probs, $N \times V$. Return a number for each
+# row; it has to hold for probabilities of $e^{-200}$, too.
+
+
+# %% id="mixture" tags=["nbval-ignore-output"]
+@lab.exercise("8.4")
+def mixture_divergence(log_p_NV, log_q_NV, beta):
+    """beta KL(p || M) + (1 - beta) KL(q || M) of each row."""
+    ### BEGIN SOLUTION
+    share_p, share_q = torch.tensor([beta, 1 - beta]).log()
+    log_m_NV = torch.logaddexp(log_p_NV + share_p, log_q_NV + share_q)
+    of_p_N = (log_p_NV.exp() * (log_p_NV - log_m_NV)).sum(-1)
+    of_q_N = (log_q_NV.exp() * (log_q_NV - log_m_NV)).sum(-1)
+    return beta * of_p_N + (1 - beta) * of_q_N
+    ### END SOLUTION
+
+
+# %% id="mixture-check" tags=["nbval-ignore-output"]
+lab.check("8.4")
+lab.hints("8.4")
+
+# %% [markdown] id="losses-text"
+# Recorded: the same right traces and scores, compared in three ways, five seeds.
+
+# %% id="losses-record" tags=["nbval-check-output"]
+print("\n".join(record.losses_lines()))
+
+# %% [markdown] id="losses-after"
+# SENTENCE-LOSSES
+#
+# ## Dark knowledge · reading, 8 minutes
+#
+# In the game the next token is nearly always sure. In a text it is not: after `for i in `
+# come `range`, `self`, `sorted`. A larger language model, trained on the same text, says
+# how likely each is. Does a student learn more from it than from the byte that happened to
+# come? *As many FLOPs*: reading more of the text for what asking the teacher costs. Loss on
+# text that no model has seen, in nats a byte; lower is better. Three seeds, the better of
+# two learning rates each.
+
+# %% id="text-record" tags=["nbval-check-output"]
+print("\n".join(record.text_lines()))
+
+# %% [markdown] id="text-after"
+# SENTENCE-TEXT
