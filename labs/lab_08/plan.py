@@ -56,10 +56,10 @@ PLANS: Mapping[Scale, StudentPlan] = {
     "ci": replace(
         CPU,
         game=CI_THINKER.game,
-        width=16,
+        width=24,
         traces=400,
         batch_size=32,
-        budget=1.2e9,
+        budget=8e9,
     ),
     "cpu": CPU,
     "gpu": CPU,

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from labs.lab_08.experiments import COUNTS, TEXT_ARMS, TEXTS, WIDTHS
 from labs.lab_08.plan import PLANS
 from labs.lab_08.students import ARMS
+from labs.lab_08.teacher import shipped_teacher
 from labsupport.claims.ledger import verdict_lines as ledger_lines
 from labsupport.claims.rows import (
     Row,
@@ -84,6 +85,19 @@ def ways_answer(arm: str) -> tuple[float, str]:
         f"Recorded: {words(won)} of the games are won (median of {len(won)} seeds, "
         "lowest and highest)."
     )
+
+
+def right_answer() -> tuple[str, str]:
+    """How a student of right traces does beside its teacher."""
+    won, sentence = ways_answer("right")
+    teacher = float(shipped_teacher("cpu").about["games won"].split()[0])
+    if won > teacher + 0.01:
+        answer = "more than the teacher"
+    elif won > 0.75:
+        answer = "nearly as many games as the teacher"
+    else:
+        answer = "about half"
+    return answer, f"{sentence} The teacher wins {teacher:.3f}."
 
 
 def losses_lines() -> list[str]:

@@ -1,0 +1,168 @@
+"""What lab 08 is made of: teachers, students at equal cost, pictures."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from labs.lab_07.runs import examined
+from labs.lab_08 import humps_explorer as humps
+from labs.lab_08 import teacher as teachers
+from labs.lab_08.disagreement_explorer import disagreement_explorer
+from labs.lab_08.plan import PLANS
+from labs.lab_08.soft_explorer import TEMPERATURES, gradient_sizes, soft_explorer
+from labs.lab_08.students import ARMS, Course, on_policy_loss
+from labsupport.distill import REVERSE, write_traces
+from labsupport.errors import LabError
+from labsupport.generate import row_seeds
+from labsupport.nn import GPT, GPTConfig
+from labsupport.train.stored_model import SHIPPED, load_model, store_model
+from tests.labs.every_view import every_view
+
+CI = PLANS["ci"]
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return teachers.shipped_teacher("ci").model
+
+
+@pytest.fixture(scope="module")
+def taught(teacher):
+    """A student of right traces, one of answers alone."""
+    course = Course(teacher, CI, 0, 1e-2)
+    return {"right": course.right(), "labels": course.labels()}
+
+
+# --- teachers ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", ["ci", "cpu"])
+def test_a_shipped_teacher_plays_as_its_file_says(scale):
+    stored = teachers.shipped_teacher(scale)
+    said = float(stored.about["games won"].split()[0])
+    exam = examined(stored.model, PLANS[scale].game, "cpu")
+    assert exam.accuracy == pytest.approx(said, abs=0.02)
+    assert stored.about["made by"] == teachers.COMMAND
+    assert stored.file.stat().st_size < 2_000_000
+
+
+def test_every_shipped_model_has_its_checksum():
+    for file in SHIPPED.glob("*.safetensors"):
+        load_model(file)
+
+
+def test_the_readers_own_model_teaches_if_it_is_there(monkeypatch, tmp_path, teacher):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    stored, said = teachers.find_teacher("ci")
+    assert (stored.file.parent, said) == (SHIPPED, "The teacher is the course's own.")
+    file = teachers.keep_teacher(teacher, CI.game, "a test")
+    stored, said = teachers.find_teacher("ci")
+    assert (stored.file, stored.about["made by"]) == (file, "a test")
+    assert "your own model" in said
+
+
+def test_a_readers_model_that_does_not_fit_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    file = teachers.model_file(teachers.name_of(CI.game))
+    store_model(file, GPT(GPTConfig(vocab_size=7, d_model=16, n_heads=2)), {})
+    stored, said = teachers.find_teacher("ci")
+    assert stored.file.parent == SHIPPED
+    assert "another vocabulary" in said
+    file.write_bytes(b"nothing")
+    stored, said = teachers.find_teacher("ci")
+    assert stored.file.parent == SHIPPED
+    assert "damaged" in said
+
+
+# --- students ------------------------------------------------------------------
+
+
+def test_traces_teach_what_answers_do_not(taught):
+    """The lab's headline, at the size of CI; 0.2 is a guess."""
+    won = {
+        arm: examined(student.model, CI.game, "cpu").accuracy
+        for arm, student in taught.items()
+    }
+    assert won["labels"] < 0.35
+    assert won["right"] > 0.75
+
+
+def test_every_way_costs_the_same(teacher):
+    """No way spends more than the budget, or leaves more than its rounding."""
+    small = CI.__class__(CI.game, width=16, traces=60, batch_size=16, budget=6e8)
+    for arm in ARMS:
+        student = getattr(Course(teacher, small, 0, 3e-3), arm)()
+        spent = sum(student.compute.spent.values())
+        assert 0.7 * small.budget < spent <= small.budget, arm
+        asks = "teacher writes" in student.compute.spent
+        assert asks == (arm in ("traces", "right", "logits", "on_policy")), arm
+
+
+def test_a_budget_that_pays_for_nothing(teacher):
+    tiny = CI.__class__(CI.game, width=16, traces=60, batch_size=16, budget=1e5)
+    with pytest.raises(LabError, match="a step takes"):
+        Course(teacher, tiny, 0, 3e-3).right()
+
+
+def test_on_policy_learns_from_what_the_student_writes(teacher):
+    course = Course(teacher, CI, 0, 3e-3)
+    student, _ = course.begin()
+    prompts = CI.game.prompts(8, seed=0)
+    loss = on_policy_loss(student, teacher, CI.game, prompts, row_seeds(0, 0, 8))
+    loss.backward()
+    assert all(weight.grad is not None for weight in student.parameters())
+    assert all(weight.grad is None for weight in teacher.parameters())
+    same = on_policy_loss(
+        teacher, teacher, CI.game, prompts, row_seeds(0, 0, 8), loss=REVERSE
+    )
+    assert same.item() == pytest.approx(0, abs=1e-5)
+
+
+# --- pictures ------------------------------------------------------------------
+
+
+def test_one_hump_covers_or_seeks():
+    """The answers below the explorer."""
+    forward, reverse = humps.best_hump(0.0, 6.0), humps.best_hump(1.0, 6.0)
+    assert abs(forward[0]) < 1.5
+    assert forward[1] > 2.5
+    assert reverse[0] == pytest.approx(-3, abs=0.15)
+    assert reverse[1] == pytest.approx(1, abs=0.15)
+    sides = {name: humps.best_hump(b, 6.0)[0] < -2 for name, b in humps.BETAS.items()}
+    assert list(sides.values()) == [False, False, False, True, True]
+    near = [humps.best_hump(b, 2.0)[:2] for b in humps.BETAS.values()]
+    assert max(m for m, _ in near) - min(m for m, _ in near) < 0.2
+    assert max(s for _, s in near) - min(s for _, s in near) < 0.2
+
+
+def test_the_humps_in_every_setting():
+    views = every_view(humps.humps_explorer(), distance=(0.0, 6.0))
+    assert len(views) == 2 * len(humps.BETAS)
+
+
+def test_a_pull_by_temperature():
+    scores = torch.tensor([6.0, 2.0, 0.0, -1.0])
+    with_square, without = (gradient_sizes(scores, square) for square in (True, False))
+    at_1 = TEMPERATURES.index(1.0)
+    assert with_square[at_1] == pytest.approx(without[at_1])
+    ratio = [a / b for a, b in zip(with_square, without, strict=True)]
+    assert ratio == pytest.approx([T**2 for T in TEMPERATURES])
+
+
+def test_soft_targets_and_disagreement_in_every_setting(teacher, taught):
+    traces = write_traces(teacher, CI.game, 2, seed=0)
+    tokens_BS, targets_BS = traces.supervised()
+    names = CI.game.vocabulary.names
+    with torch.no_grad():
+        scores_NV = teacher(tokens_BS[:1])[0, -3:]
+    soft = soft_explorer(scores_NV, names, ["a", "b", "c"])
+    for setting, view in every_view(soft, place=(1, 3)):
+        assert f"T = {setting['T']:g}" in view.sentence
+    models = {name: student.model for name, student in taught.items()}
+    explorer = disagreement_explorer(teacher, models, tokens_BS, targets_BS, names)
+    apart = {"right": 0.0, "labels": 0.0}
+    for setting, view in every_view(explorer, place=(1, 7)):
+        apart[setting["student"]] += sum(view.table["nats"])
+        assert f"At place {setting['place']} (" in view.sentence
+    assert apart["right"] < 0.5 * apart["labels"]
