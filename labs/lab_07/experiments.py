@@ -27,6 +27,7 @@ from labs.lab_07.runs import (
     reinforced,
     warm_start,
 )
+from labs.lab_07.slips import slips_row
 from labsupport import rl
 from labsupport.claims.record import Experiment, load_record
 from labsupport.settings import Scale
@@ -63,6 +64,7 @@ def improved(seed: int, scale: Scale) -> tuple[Row, Row]:
     rewarded = time.perf_counter() - began
     after = rl_row(run, start.game, scale)
     after["rewards"] = column(run, "reward")
+    after |= slips_row(run.model, start.game, scale)
     before["spent"] = round(warm, 2)
     after["spent"] = round(warm + rewarded, 2)
     return before, after

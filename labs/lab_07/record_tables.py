@@ -77,6 +77,15 @@ def improve_lines() -> list[str]:
     return lines
 
 
+def slips_lines() -> list[str]:
+    """Where the traces of each seed go wrong, after rewards."""
+    return [
+        f"seed {row['seed']}: {row['accuracy']:.1%} won, {row['slips']} games with a "
+        f"slip, {row['commonest_share']:.0%} of them {row['commonest']}"
+        for row in pick(rows_of("improve"), arm="after")
+    ]
+
+
 def improve_answer() -> tuple[float, str]:
     """How often the model wins after rewards."""
     before, after = (

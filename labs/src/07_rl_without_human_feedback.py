@@ -294,12 +294,21 @@ lab.reveal(
     figure=view.figure,
 )  # fmt: skip
 
-# %% [markdown] id="clip-text"
+# %% [markdown] id="slips-text"
 # *Why was I wrong?* Nothing in the reward speaks of length, or of thinking. Completions that
 # think win more often than those that guess, so they were made likelier, and reward and
 # length rise together. DeepSeek-R1-Zero's did so, too
 # ([2501.12948](https://arxiv.org/abs/2501.12948), figure 3). But here the thoughts were in
 # the examples.
+#
+# One line in the picture levels off early. Where do its traces go wrong? `A AC -> A`: the
+# ball under A, the swap AC, and the model writes A.
+
+# %% id="slips" tags=["nbval-check-output"]
+print("\n".join(record.slips_lines()))
+
+# %% [markdown] id="clip-text"
+# SENTENCE-SLIPS
 #
 # ## 7.3 · Ratio and clip · 12 minutes · ●●○
 #
@@ -541,7 +550,10 @@ print("\n".join(record.ladder_lines()))
 print("\n".join(record.losses_lines()))
 
 # %% [markdown] id="losses-after"
-# SENTENCE-LOSSES
+# **No ranking.** Every interval contains 0: from seed to seed one loss differs more than
+# two losses do. CISPO, which never holds a token back, ended near a guess with two of the
+# five seeds; GSPO, whose narrow clip held a third to a half of all tokens, never fell below
+# 0.78. Five seeds cannot say whether that is more than luck.
 #
 # ## 7.4 · Staying near · 15 minutes · ●●●
 #

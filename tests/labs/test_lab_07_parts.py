@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from labs.lab_07 import reward_model
+from labs.lab_07 import reward_model, slips
 from labs.lab_07.boxes import boxes_start
 from labs.lab_07.clip_explorer import CLIPS, DIVISIONS, draw, held
 from labs.lab_07.countdown import COUNTDOWN, countdown_start
@@ -261,6 +262,35 @@ def test_a_start_of_countdown_keeps_the_form():
     assert exam.accuracy < 0.5
     for plan in COUNTDOWN.values():
         assert plan.config.max_len >= plan.game.max_len
+
+
+def test_slips_are_found_where_they_are(start, monkeypatch):
+    """The model always writes the first cup: right until the first swap of it."""
+    game = start.game
+
+    class Stubborn:
+        def __init__(self, prompts_PT):
+            cups = prompts_PT[:, :1].repeat(1, game.swaps)
+            tail = torch.tensor([[game.vocabulary["="], 0, game.eos]])
+            self.completions = SimpleNamespace(
+                rows=lambda: torch.cat(
+                    [cups, tail.expand(len(cups), 3)], dim=1
+                ).tolist()
+            )
+
+    monkeypatch.setattr(slips, "roll_out", lambda m, g, p, seeds: Stubborn(p))
+    found = slips.first_slips(start.model, game, "ci")
+    assert found
+    for step in found:
+        cup, swap, _, state = step.split()
+        assert cup in swap
+        assert state == cup
+    prompts = game.prompts(64, seed=1, split="validation")
+    stays = game.states(prompts) == prompts[:, :1]
+    assert sum(found.values()) == int((~stays).any(dim=1).sum())
+    row = slips.slips_row(start.model, game, "ci")
+    assert row["slips"] == sum(found.values())
+    assert row["commonest_share"] == round(max(found.values()) / row["slips"], 4)
 
 
 def test_plans_say_what_they_are():
