@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from labs.lab_07.attempts import attempts_row
 from labs.lab_07.boxes import boxes_start
 from labs.lab_07.countdown import COUNTDOWN, countdown_start
 from labs.lab_07.plan import RL_PLANS
@@ -238,12 +239,14 @@ def boxes_row(arm: str, seed: int, scale: Scale) -> Row:
     """Boxes: how long it goes on looking."""
     start = boxes_start(seed, scale)
     if arm == "before":
-        return examined(start.model, start.game, scale).row()
+        row = examined(start.model, start.game, scale).row()
+        return row | attempts_row(start.model, start.game, scale)
     torch.manual_seed(seed)
     steps = 90 if scale != "ci" else 10
     plan = replace(RL_PLANS[scale], steps=steps)
     run = reinforced(start, seed, scale, plan)
-    return rl_row(run, start.game, scale)
+    row = rl_row(run, start.game, scale)
+    return row | attempts_row(run.model, start.game, scale)
 
 
 def countdown_row(arm: str, seed: int, scale: Scale) -> Row:

@@ -342,5 +342,26 @@ ladder_lines = partial(variant_lines, "ladder", {a: RUNGS[a] for a in LADDER})
 losses_lines = partial(
     variant_lines, "losses", {name: name for name in LOSSES}
 )
-boxes_lines = partial(before_after, "boxes")
+
+
+def boxes_lines() -> list[str]:
+    """As `before_after`, and what a model does with its attempts."""
+    lines = [*before_after("boxes"), ""]
+    heads = (
+        "gives up",
+        "misread, first 4",
+        "misread, later",
+        "box opened again",
+    )
+    lines.append(f"{'':10}" + "".join(f"{head:>24}" for head in heads))
+    for arm in ("before", "after"):
+        mine = pick(rows_of("boxes"), arm=arm)
+        cells = []
+        for name in ("quits", "misread", "misread_late", "again"):
+            values = [v for v in column(mine, name) if v is not None]
+            cells.append(words(values) if values else "-")
+        lines.append(f"{arm:10}" + "".join(f"{cell:>24}" for cell in cells))
+    return lines
+
+
 countdown_lines = partial(before_after, "countdown")

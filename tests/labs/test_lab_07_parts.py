@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from labs.lab_07 import reward_model, slips
+from labs.lab_07 import attempts, reward_model, slips
 from labs.lab_07.boxes import boxes_start
 from labs.lab_07.clip_explorer import CLIPS, DIVISIONS, draw, held
 from labs.lab_07.countdown import COUNTDOWN, countdown_start
@@ -30,6 +30,7 @@ from labsupport.errors import LabError
 from labsupport.generate import Completions
 from labsupport.rl import roll_out
 from labsupport.rl.objectives import clipped
+from labsupport.tasks.boxes import Boxes
 from labsupport.tasks.game import random_numbers
 from labsupport.tasks.shell_game import ShellGame
 
@@ -262,6 +263,27 @@ def test_a_start_of_countdown_keeps_the_form():
     assert exam.accuracy < 0.5
     for plan in COUNTDOWN.values():
         assert plan.config.max_len >= plan.game.max_len
+
+
+def test_what_is_done_with_attempts():
+    game = Boxes(boxes=3, attempts=4)
+    written = [
+        ("B C A A ?", "1 B RETRY 2 C RETRY 2 B QUIT EOS"),  # opened again, misread
+        ("B C A A ?", "3 A OK EOS"),
+        ("B C A A ?", "? RETRY"),
+    ]
+    looked = [
+        attempts.looks(game, [game.vocabulary[word] for word in text.split()])
+        for _, text in written
+    ]
+    A, B, C = 3, 4, 5
+    assert looked == [[(0, B), (1, C), (1, B)], [(2, A)], []]
+    assert attempts.share([]) is None
+    assert attempts.share([True, False, False]) == 0.3333
+    start = boxes_start(0, "ci")
+    row = attempts.attempts_row(start.model, start.game, "ci")
+    assert set(row) == {"quits", "misread", "misread_late", "again"}
+    assert all(value is None or 0 <= value <= 1 for value in row.values())
 
 
 def test_slips_are_found_where_they_are(start, monkeypatch):
