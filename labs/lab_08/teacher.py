@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from pathlib import Path
 
 from labs.lab_06.plan import CI
 from labs.lab_06.thinker import train_thinker
+from labs.lab_07.keeping import model_name
 from labs.lab_07.runs import reinforced, warm_start
 from labs.lab_08.plan import PLANS
 from labsupport.errors import LabError
 from labsupport.rl import accuracy
 from labsupport.settings import Scale
-from labsupport.tasks.shell_game import ShellGame
 from labsupport.train.stored_model import (
     CHECKSUMS,
     SHIPPED,
@@ -33,14 +32,9 @@ SEED = 5
 COMMAND = "python -m labs.lab_08.teacher"
 
 
-def name_of(game: ShellGame) -> str:
-    """What a teacher of this game is called."""
-    return f"shell_game_{game.swaps}"
-
-
 def shipped_teacher(scale: Scale) -> StoredModel:
     """The course's own; every recorded row has this one."""
-    return load_model(SHIPPED / f"{name_of(PLANS[scale].game)}.safetensors")
+    return load_model(SHIPPED / f"{model_name(PLANS[scale].game)}.safetensors")
 
 
 def find_teacher(scale: Scale) -> tuple[StoredModel, str]:
@@ -50,7 +44,7 @@ def find_teacher(scale: Scale) -> tuple[StoredModel, str]:
         the teacher, and one sentence that says which one it is.
     """
     game = PLANS[scale].game
-    file = model_file(name_of(game))
+    file = model_file(model_name(game))
     if not file.exists():
         return shipped_teacher(scale), "The teacher is the course's own."
     try:
@@ -67,23 +61,6 @@ def find_teacher(scale: Scale) -> tuple[StoredModel, str]:
     return yours, "The teacher is your own model from lab 07."
 
 
-def keep_teacher(model: object, game: ShellGame, made_by: str) -> Path:
-    """Leave a model for lab 08, in place of an older one.
-
-    Args:
-        model: a GPT that plays the game.
-        game: which one.
-        made_by: in words.
-    """
-    file = model_file(name_of(game))
-    about = {
-        "game": f"{game.cups} cups, {game.swaps} swaps",
-        "made by": made_by,
-    }
-    store_model(file, model, about)  # type: ignore[arg-type]
-    return file
-
-
 def ship(scale: Scale) -> None:
     """Make the shipped teacher of a scale, and say how good it is."""
     if (
@@ -96,7 +73,7 @@ def ship(scale: Scale) -> None:
         model = reinforced(start, SEED, scale).model
     game = start.game
     won = accuracy(model, game, count=1024, seed=1)
-    file = SHIPPED / f"{name_of(game)}.safetensors"
+    file = SHIPPED / f"{model_name(game)}.safetensors"
     store_model(
         file,
         model,

@@ -45,6 +45,7 @@ import torch
 
 from labs.lab_07 import record_tables as record
 from labs.lab_07.clip_explorer import clip_explorer
+from labs.lab_07.keeping import keep_model
 from labs.lab_07.kl_estimators import estimator_lines
 from labs.lab_07.pictures import step_view
 from labs.lab_07.plan import RL_PLANS, WARM_STARTS
@@ -282,6 +283,7 @@ run = reinforced(
 )
 exam = examined(run.model, game, size)
 print(f"{exam.accuracy:.1%} won, {exam.length:.1f} tokens written")
+print(keep_model(run.model, game, exam.accuracy))
 
 # %% id="train-reveal" tags=["nbval-ignore-output"]
 won, sentence = record.improve_answer()
@@ -308,7 +310,11 @@ lab.reveal(
 print("\n".join(record.slips_lines()))
 
 # %% [markdown] id="clip-text"
-# SENTENCE-SLIPS
+# The slips of the worst seed are nearly all the same step. It has learned this one wrongly
+# in its warm start, and is so sure of it that it writes nothing else there. So nothing
+# better is ever rewarded. Rewards choose among what a model writes; they do not show it
+# what would have been right ([Yue et al. 2025](https://arxiv.org/abs/2504.13837) argue so
+# for large models).
 #
 # ## 7.3 · Ratio and clip · 12 minutes · ●●○
 #

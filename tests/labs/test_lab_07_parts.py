@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from labs.lab_07 import attempts, reward_model, slips
+from labs.lab_07 import attempts, keeping, reward_model, slips
 from labs.lab_07.boxes import boxes_start
 from labs.lab_07.clip_explorer import CLIPS, DIVISIONS, draw, held
 from labs.lab_07.countdown import COUNTDOWN, countdown_start
@@ -263,6 +263,26 @@ def test_a_start_of_countdown_keeps_the_form():
     assert exam.accuracy < 0.5
     for plan in COUNTDOWN.values():
         assert plan.config.max_len >= plan.game.max_len
+
+
+def test_the_better_model_is_kept_for_lab_08(start, monkeypatch, tmp_path):
+    monkeypatch.setenv("LABS_HOME", str(tmp_path))
+    monkeypatch.setattr(keeping, "is_interactive", lambda: False)
+    assert "Run in JupyterLab" in keeping.keep_model(start.model, GAME, 0.9)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(keeping, "is_interactive", lambda: True)
+    assert "takes the course's own" in keeping.keep_model(start.model, GAME, 0.6)
+    assert not list(tmp_path.iterdir())
+    said = keeping.keep_model(start.model, GAME, 0.9)
+    assert said == "Kept as lab 08's teacher: models/shell_game_4.safetensors."
+    assert keeping.kept_accuracy(GAME) == 0.9
+    assert "wins 90.0% and stays" in keeping.keep_model(start.model, GAME, 0.8)
+    assert keeping.kept_accuracy(GAME) == 0.9
+    keeping.keep_model(start.model, GAME, 0.95)
+    assert keeping.kept_accuracy(GAME) == 0.95
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(b"damaged")
+    assert keeping.kept_accuracy(GAME) == 0
 
 
 def test_what_is_done_with_attempts():

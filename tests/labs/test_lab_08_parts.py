@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from labs.lab_07.keeping import model_name
 from labs.lab_07.runs import examined
 from labs.lab_08 import humps_explorer as humps
 from labs.lab_08 import teacher as teachers
@@ -56,7 +57,8 @@ def test_the_readers_own_model_teaches_if_it_is_there(monkeypatch, tmp_path, tea
     monkeypatch.setenv("LABS_HOME", str(tmp_path))
     stored, said = teachers.find_teacher("ci")
     assert (stored.file.parent, said) == (SHIPPED, "The teacher is the course's own.")
-    file = teachers.keep_teacher(teacher, CI.game, "a test")
+    file = teachers.model_file(model_name(CI.game))
+    store_model(file, teacher, {"made by": "a test"})
     stored, said = teachers.find_teacher("ci")
     assert (stored.file, stored.about["made by"]) == (file, "a test")
     assert "your own model" in said
@@ -64,7 +66,7 @@ def test_the_readers_own_model_teaches_if_it_is_there(monkeypatch, tmp_path, tea
 
 def test_a_readers_model_that_does_not_fit_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_HOME", str(tmp_path))
-    file = teachers.model_file(teachers.name_of(CI.game))
+    file = teachers.model_file(model_name(CI.game))
     store_model(file, GPT(GPTConfig(vocab_size=7, d_model=16, n_heads=2)), {})
     stored, said = teachers.find_teacher("ci")
     assert stored.file.parent == SHIPPED
