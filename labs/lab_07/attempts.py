@@ -12,6 +12,8 @@ from labsupport.tasks.boxes import Boxes
 
 SHOWN = 4
 """Attempts of the longest example that the warm start has read."""
+FEWEST = 20
+"""Cases of which a share says anything."""
 
 
 def attempts_row(
@@ -22,7 +24,7 @@ def attempts_row(
     Returns:
         quits: completions that say QUIT. misread, misread_late: attempts whose letter
         is not the one in the box, among the first SHOWN and behind them (None where
-        nobody gets so far). again: attempts at a box that was opened before.
+        hardly anybody gets so far). again: attempts at a box that was opened before.
     """
     prompts_PT = game.prompts(GAMES[scale], seed=seed, split="validation")
     found = roll_out(model, game, prompts_PT, seeds=seed)
@@ -56,5 +58,5 @@ def looks(game: Boxes, written: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def share(cases: Sequence[bool]) -> float | None:
-    """Of them, those that hold; None without cases."""
-    return round(sum(cases) / len(cases), 4) if cases else None
+    """Of them, those that hold; None for fewer than FEWEST cases."""
+    return round(sum(cases) / len(cases), 4) if len(cases) >= FEWEST else None

@@ -647,7 +647,10 @@ lab.hints("7.5")
 print("\n".join(record.boxes_lines()))
 
 # %% [markdown] id="boxes-after"
-# SENTENCE-BOXES
+# **It goes on, and it writes more**: giving up was never paid, so after 90 rollouts nobody
+# gives up any more, and completions are nearly three times as long. Nothing else got
+# better. Beyond the four attempts of the longest example it misreads most boxes, and it
+# opens a box again in four attempts of ten. More tokens are not more thought.
 #
 # ## A third game: Countdown · reading, 5 minutes
 #

@@ -298,8 +298,8 @@ def test_what_is_done_with_attempts():
     ]
     A, B, C = 3, 4, 5
     assert looked == [[(0, B), (1, C), (1, B)], [(2, A)], []]
-    assert attempts.share([]) is None
-    assert attempts.share([True, False, False]) == 0.3333
+    assert attempts.share([True] * 19) is None
+    assert attempts.share([True, False, False] * 10) == 0.3333
     start = boxes_start(0, "ci")
     row = attempts.attempts_row(start.model, start.game, "ci")
     assert set(row) == {"quits", "misread", "misread_late", "again"}

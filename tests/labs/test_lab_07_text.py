@@ -109,4 +109,17 @@ def test_countdown_is_hardly_learned():
     assert max(before) < 0.12
     assert 0.15 < min(after)
     assert max(after) < 0.2
-    assert len(after) == 3
+
+
+def test_boxes_longer_and_not_better_read():
+    before, after = (pick(tables.rows_of("boxes"), arm=a) for a in ("before", "after"))
+    assert max(row["quits"] for row in after) < 0.01
+    assert min(row["quits"] for row in before) > 0.7
+    for a, b in zip(before, after, strict=True):
+        assert 2.5 < b["length"] / a["length"] < 3.5
+        assert b["accuracy"] > a["accuracy"] + 0.1
+        assert b["misread"] > a["misread"]
+        assert b["misread_late"] > 0.7
+        assert a["misread_late"] is None
+        assert 0.3 < b["again"] < 0.5
+        assert b["again"] > a["again"] + 0.2
