@@ -625,7 +625,7 @@ print("\n".join(estimator_lines()))
 # %% id="prefer" tags=["nbval-ignore-output"]
 @lab.exercise("7.5")
 def preference_loss(better_B, worse_B):
-    """Minus the log of how likely the raters' choices are, the mean over pairs."""
+    """Minus log p of what the raters chose, the mean over pairs."""
     ### BEGIN SOLUTION
     ahead_B = better_B - worse_B
     return -torch.nn.functional.logsigmoid(ahead_B).mean()
