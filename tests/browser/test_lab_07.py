@@ -37,7 +37,7 @@ def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path)
     for cell_id in ("predict-lax", "reward", "reward-check"):
         notebook.run(cell_id)
     check = notebook.cell("reward-check").locator(".labs-check")
-    expect(check).to_contain_text("a completion with several = is paid")
+    expect(check).to_contain_text("a completion with several `=` is paid")
 
     # Move the ratio: where the clip holds a token, the words say so.
     notebook.run("playground")
