@@ -266,6 +266,7 @@ def free_view() -> View:
             "title": "score",
             "overlaying": "y",
             "side": "right",
+            "tickmode": "auto",
             "showgrid": False,
         },
     )

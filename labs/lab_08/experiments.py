@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -24,16 +25,25 @@ Row = dict[str, Any]
 TUNING, REPORTING = (20, 21, 22), (0, 1, 2, 3, 4)
 """Seeds. The pilots had 900 and more."""
 RATES = (1e-3, 3e-3, 1e-2)
-KNOBS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "labels": ({"batch_size": 128}, {"batch_size": 64}),
-    "traces": ({"batch_size": 128}, {"batch_size": 64}),
-    "right": ({"batch_size": 128}, {"batch_size": 64}),
-    "logits": ({"temperature": 1.0}, {"temperature": 2.0}),
-    "on_policy": ({"share": 0.5}, {"share": 0.75}),
-    "rewards": ({"share": 0.5}, {"share": 0.75}),
-    "labels_rl": ({"share": 0.5}, {"share": 0.75}),
+
+
+def six(
+    first: str, values: Sequence[float], second: str, two: Sequence[float]
+) -> Any:
+    """Six settings: three of one number, each with two of another."""
+    return tuple({first: a, second: b} for a in values for b in two)
+
+
+SETTINGS: Mapping[str, tuple[dict[str, float], ...]] = {
+    "labels": six("lr", RATES, "batch_share", (1.0, 0.5)),
+    "traces": six("lr", RATES, "batch_share", (1.0, 0.5)),
+    "right": six("lr", RATES, "batch_share", (1.0, 0.5)),
+    "logits": six("lr", RATES, "temperature", (1.0, 2.0)),
+    "on_policy": six("lr", RATES, "share", (0.5, 0.75)),
+    "rewards": six("rl_lr", (3e-4, 1e-3, 3e-3), "share", (0.5, 0.75)),
+    "labels_rl": six("rl_lr", (3e-4, 1e-3, 3e-3), "share", (0.5, 0.75)),
 }
-"""What else is tried for each way, so that each has six settings."""
+"""What is tried for each way to learn: as many settings for each."""
 WIDTHS = (8, 16, 24, 48)
 """Of students, beside the 32 of the other records."""
 COUNTS = (60, 250, 1000)
@@ -50,70 +60,63 @@ def student_row(student: Student, course: Course, scale: Scale) -> Row:
         "teacher_share": round(
             spent.get("teacher writes", 0.0) / sum(spent.values()), 4
         ),
-        "lr": course.lr,
     }
 
 
-def taught(
-    arm: str,
-    seed: int,
-    scale: Scale,
-    setting: tuple[float, int],
-    **changed: Any,
-) -> Row:
-    """One student, by one way to learn.
+def course_of(
+    arm: str, seed: int, scale: Scale, setting: int, **changed: Any
+) -> Course:
+    """A student's course at one of its arm's SETTINGS.
 
     Args:
-        setting: the learning rate, and which of the arm's two KNOBS.
         changed: of the plan.
     """
-    lr, knob = setting
-    turned = dict(KNOBS[arm][knob])
-    if "batch_size" in turned:
-        # At scale ci, a half of that scale's.
-        changed["batch_size"] = PLANS[scale].batch_size // (1 + knob)
-        del turned["batch_size"]
+    turned: dict[str, Any] = dict(SETTINGS[arm][setting])
+    if batch_share := turned.pop("batch_share", None):
+        changed["batch_size"] = int(batch_share * PLANS[scale].batch_size)
     plan = replace(PLANS[scale], **changed)
-    course = Course(shipped_teacher(scale).model, plan, seed, lr, **turned)
+    return Course(shipped_teacher(scale).model, plan, seed, **turned)
+
+
+def taught(
+    arm: str, seed: int, scale: Scale, setting: int, **changed: Any
+) -> Row:
+    """One student, by one way to learn."""
+    course = course_of(arm, seed, scale, setting, **changed)
     began = time.perf_counter()
     student: Student = getattr(course, arm)()
     spent = time.perf_counter() - began
-    return student_row(student, course, scale) | {"spent": round(spent, 2)}
+    row = student_row(student, course, scale)
+    return row | SETTINGS[arm][setting] | {"spent": round(spent, 2)}
 
 
-def rates_row(
-    arm: str, seed: int, scale: Scale, *, lr: float, knob: int
-) -> Row:
+def rates_row(arm: str, seed: int, scale: Scale, *, setting: int) -> Row:
     """One setting."""
-    return taught(arm, seed, scale, (lr, knob))
+    return taught(arm, seed, scale, setting)
 
 
 @lru_cache
-def best_setting(arm: str) -> tuple[float, int]:
-    """The learning rate and knob with the highest mean accuracy in `rates`."""
+def best_setting(arm: str) -> int:
+    """The one with the highest mean accuracy in `rates`."""
     rows = [r for r in load_record("08", "rates")["rows"] if r["arm"] == arm]
 
-    def merit(setting: tuple[float, int]) -> float:
+    def merit(setting: int) -> float:
         return statistics.fmean(
-            r["accuracy"] for r in rows if (r["lr"], r["knob"]) == setting
+            r["accuracy"] for r in rows if r["setting"] == setting
         )
 
-    return max(((lr, knob) for lr in RATES for knob in (0, 1)), key=merit)
+    return max(range(len(SETTINGS[arm])), key=merit)
 
 
 def ways_row(arm: str, seed: int, scale: Scale) -> Row:
     """Each at its best setting."""
-    lr, knob = best_setting(arm)
-    return taught(arm, seed, scale, (lr, knob)) | {"knob": knob}
+    return taught(arm, seed, scale, best_setting(arm))
 
 
 def losses_row(arm: str, seed: int, scale: Scale) -> Row:
     """Scores on the same right traces, compared in three ways."""
     beta = {"forward": 0.0, "jsd": 0.5, "reverse": 1.0}[arm]
-    lr, knob = best_setting("logits")
-    turned = KNOBS["logits"][knob]
-    teacher = shipped_teacher(scale).model
-    course = Course(teacher, PLANS[scale], seed, lr, **turned)
+    course = course_of("logits", seed, scale, best_setting("logits"))
     return student_row(course.logits(beta), course, scale)
 
 
@@ -201,7 +204,7 @@ EXPERIMENTS = [
         run=rates_row,
         arms=ARMS,
         seeds=TUNING,
-        points=[{"lr": lr, "knob": knob} for lr in RATES for knob in (0, 1)],
+        points=[{"setting": setting} for setting in range(6)],
         clocks=("spent",),
     ),
     Experiment(

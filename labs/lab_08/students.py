@@ -44,8 +44,6 @@ from labsupport.train import train
 
 GROUP, PROMPTS = 16, 24
 """Of a rollout with rewards."""
-RL_RATE = 1e-3
-"""Of the training with rewards; that of its warm start is the arm's `lr`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +78,7 @@ class Course:
         plan: the student and its budget.
         seed: of weights, games, order and sampling.
         lr: the highest learning rate.
+        rl_lr: that of a training with rewards.
         share: of the budget for what comes first, where a way has two parts.
         temperature: T of `logits`.
         live: whether to show the training.
@@ -88,7 +87,8 @@ class Course:
     teacher: GPT
     plan: StudentPlan
     seed: int
-    lr: float
+    lr: float = 3e-3
+    rl_lr: float = 1e-3
     share: float = 0.5
     temperature: float = 1.0
     live: bool = False
@@ -238,7 +238,7 @@ class Course:
             model,
             game,
             steps=steps,
-            lr=RL_RATE,
+            lr=self.rl_lr,
             prompts=PROMPTS,
             group=GROUP,
             settings=choose_settings(None, self.seed),
