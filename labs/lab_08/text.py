@@ -69,8 +69,8 @@ class TextPlan:
 
 TEACHERS: Mapping[Scale, TextPlan] = {
     "ci": TextPlan(width=64, layers=1, steps=300, lr=4e-3),
-    "cpu": TextPlan(width=96, layers=3, steps=6000, batch_size=32, lr=2e-3),
-    "gpu": TextPlan(width=96, layers=3, steps=6000, batch_size=32, lr=2e-3),
+    "cpu": TextPlan(width=96, layers=3, steps=3000, batch_size=32, lr=2e-3),
+    "gpu": TextPlan(width=96, layers=3, steps=3000, batch_size=32, lr=2e-3),
 }
 STUDENTS: Mapping[Scale, TextPlan] = {
     "ci": TextPlan(width=32, layers=1, steps=60, lr=4e-3),
