@@ -472,3 +472,139 @@ print("\n".join(record.text_lines()))
 
 # %% [markdown] id="text-after"
 # SENTENCE-TEXT
+#
+# ## A teacher on a rank of its own · 8 minutes
+#
+# A large teacher does not fit beside its student. So rank 0 has the teacher, reads every
+# batch and sends its scores; the other ranks are students, average their gradients, and
+# never see the teacher's weights. For each token 256 scores travel, a kilobyte. Or the 8
+# largest, and one number for all the rest together.
+
+# %% id="predict-wire" tags=["nbval-ignore-output"]
+lab.predict(
+    "wire",
+    "With 8 of 256 scores, some forty times fewer bytes travel. The student's loss is ...",
+    ["the same, up to 0.05 nats", "higher by 0.05 to 0.5", "far higher"],
+)
+
+# %% id="wire-weights" tags=["nbval-ignore-output"]
+from dataclasses import asdict
+
+from labs.lab_08.text import text_teacher
+
+text_model = text_teacher(size).model
+weights, config = text_model.state_dict(), asdict(text_model.config)
+
+# %% id="wire" tags=["nbval-ignore-output"]
+# %%torchrun --nproc {world} --name wire --push weights,config,size,seed
+import torch
+import torch.distributed as dist
+
+from labs.lab_08.rank_program import distil_over_ranks
+
+torch.set_num_threads(1)
+dist.init_process_group(backend())
+given = (dist, weights, config, size, seed, device())
+full, few = (distil_over_ranks(*given, top_k=k) for k in (None, 8))
+share("full", full)
+share("few", few)
+if dist.get_rank():
+    print(f"all scores: {full['bytes'] / 1e6:.2f} MB, loss {full['loss']:.3f}")
+    print(f"8 of them:  {few['bytes'] / 1e6:.2f} MB, loss {few['loss']:.3f}")
+
+# %% id="wire-reveal" tags=["nbval-ignore-output"]
+full, few = wire[1].full, wire[1].few
+gap = few["loss"] - full["loss"]
+lab.reveal(
+    "wire",
+    answer="the same, up to 0.05 nats" if gap < 0.05
+    else "higher by 0.05 to 0.5" if gap < 0.5 else "far higher",
+    sentence=f"Measured in the cell above: {gap:+.3f} nats a byte.",
+)  # fmt: skip
+
+# %% id="wire-see" tags=["nbval-check-output"]
+print(f"bytes: {wire[1].full['bytes'] / wire[1].few['bytes']:.1f} times fewer")
+same = wire[1].few["loss"] == wire[2].few["loss"]
+print(f"all students end alike: {same}")
+
+# %% [markdown] id="kernel-text"
+# ## 8.K · The kernel: KL of two rows in one pass · 15 minutes · ●●○
+#
+# With a vocabulary of 152,000 the scores of teacher and student are the largest tensors of
+# a training step. PyTorch reads and writes them some ten times: two log-softmaxes, an exp,
+# a difference, a product, a sum. But
+#
+# $$\text{KL}(p \,\|\, q) = \sum_v p_v (t_v - s_v) - \text{lse}(t) + \text{lse}(s)$$
+#
+# and all three terms can be added up in one pass, block by block. Each exponential is made
+# with the largest score so far taken away; when a later block has a larger one, what was
+# added up **shrinks** by $e^{\text{old} - \text{new}}$.
+#
+# A program has a row. The student's log-sum-exp is written. Do the teacher's part: its
+# maximum `top_t`, the sum of exponentials `sum_t`, and `apart`, the sum of $e^{t - top_t} (t
+# - s)$.
+
+# %% id="kernel-setup" tags=["nbval-ignore-output"]
+import kernels
+from kernels.language import jit, tl
+from labs.lab_08.kernels_ours import BLOCK
+from labsupport.explore.memory_map import memory_map
+from labsupport.explore.roofline import show_roofline
+
+
+# %% id="kernel" tags=["nbval-ignore-output"]
+@lab.exercise("8.K")
+@jit
+def one_pass_kl(t_ptr, s_ptr, kl_ptr, V, BLOCK: tl.constexpr):
+    n = tl.program_id(0)
+    top_t, sum_t, apart = float("-inf"), 0.0, 0.0
+    top_s, sum_s = float("-inf"), 0.0
+    for start in range(0, V, BLOCK):
+        v = start + tl.arange(0, BLOCK)
+        t = tl.load(t_ptr + n * V + v, mask=v < V, other=-1e9)
+        s = tl.load(s_ptr + n * V + v, mask=v < V, other=-1e9)
+        new_s = tl.maximum(top_s, tl.max(s, axis=0))
+        sum_s *= tl.exp(top_s - new_s)
+        sum_s += tl.sum(tl.exp(s - new_s), axis=0)
+        top_s = new_s
+        ### BEGIN SOLUTION
+        new_t = tl.maximum(top_t, tl.max(t, axis=0))
+        e, shrink = tl.exp(t - new_t), tl.exp(top_t - new_t)
+        apart = apart * shrink + tl.sum(e * (t - s), axis=0)
+        sum_t = sum_t * shrink + tl.sum(e, axis=0)
+        top_t = new_t
+        ### END SOLUTION
+    kl = apart / sum_t - (top_t + tl.log(sum_t)) + (top_s + tl.log(sum_s))
+    tl.store(kl_ptr + n, kl)
+
+
+# %% id="kernel-check" tags=["nbval-ignore-output"]
+lab.check("8.K")
+lab.hints("8.K")
+
+# %% [markdown] id="kernel-map-text"
+# Two rows of 40 scores in blocks of 16: two programs, three turns of the loop each. Move
+# the slider.
+
+# %% id="kernel-map" tags=["nbval-ignore-output"]
+t_NV = torch.linspace(-2, 2, 80).view(2, 40)
+s_NV, kl_N = t_NV.flip(1).contiguous(), torch.zeros(2)
+if kernels.INTERPRETED:
+    memory_map(one_pass_kl, (2,), t_NV, s_NV, kl_N, 40, BLOCK=BLOCK).show()
+
+# %% id="kernel-run" tags=["nbval-check-output"]
+# Launches the kernel in use on scores whose exp overflows.
+log_p, log_q = (t_NV + 200).log_softmax(-1), s_NV.log_softmax(-1)
+wanted_N = (log_p.exp() * (log_p - log_q)).sum(-1)
+found_N = one_pass_kl(t_NV + 200, s_NV)
+print(f"as PyTorch: {torch.allclose(found_N, wanted_N, atol=1e-4)}")
+
+# %% [markdown] id="kernel-real"
+# The course's own [token_divergence](../kernels/token_divergence.py) does this for every
+# beta, with temperature and ignored tokens, and its backward;
+# [linear_divergence](../kernels/linear_divergence.py) multiplies with both output layers
+# block by block and never stores a score. For 0 < beta < 1 both log-sum-exps have to be
+# known first, so the rows are read twice.
+
+# %% id="kernel-roofline" tags=["nbval-ignore-output"]
+show_roofline("token_divergence", dtype="bfloat16")
