@@ -137,13 +137,17 @@ FORWARD = MixedOperation(
             "shape (2, 4); got (4, 3).",
             student_weight=W.T,
         ),
-        refused("student_weight must be float32; got float16.", student_weight=W.half()),
+        refused(
+            "student_weight must be float32; got float16.", student_weight=W.half()
+        ),
         refused(
             "teacher_hidden must have shape (..., E) = (2, 5) for student_hidden of "
             "shape (2, 4); got (1, 5).",
             teacher_hidden=H2[:1],
         ),
-        refused("teacher_hidden must be float32; got float16.", teacher_hidden=H2.half()),
+        refused(
+            "teacher_hidden must be float32; got float16.", teacher_hidden=H2.half()
+        ),
         refused(
             "teacher_hidden must be on student_hidden's device, cpu; got meta.",
             teacher_hidden=H2.to("meta"),

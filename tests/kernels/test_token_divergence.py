@@ -131,15 +131,15 @@ FORWARD = MixedOperation(
         ),
         refused("mask must be bool; got int64.", mask=MASK.long()),
         refused("mask must be a torch.Tensor; got list.", mask=[True, False]),
-        refused("mask must be on student's device, cpu; got meta.", mask=MASK.to("meta")),
+        refused(
+            "mask must be on student's device, cpu; got meta.", mask=MASK.to("meta")
+        ),
         *[
             refused(f"beta must be a number from 0 to 1; got {beta!r}.", beta=beta)
             for beta in (-0.1, 1.1, math.nan, math.inf, True, None)
         ],
         *[
-            refused(
-                f"temperature must be a number above 0; got {T!r}.", temperature=T
-            )
+            refused(f"temperature must be a number above 0; got {T!r}.", temperature=T)
             for T in (0, -1.0, math.inf, math.nan, True, None)
         ],
     ],
