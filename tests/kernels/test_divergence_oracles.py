@@ -3,7 +3,7 @@
 It is plain PyTorch by other authors, and makes logits from hidden states itself: with
 the identity as output matrix they are what it is given. As here beta is the teacher's
 weight in M and T^2 is left out; it adds up all tokens but those with an ignored label,
-and divides by their number.
+and divides by their number. It gets float64, so that what is off is ours.
 """
 
 from functools import partial
@@ -32,12 +32,12 @@ def both_ways(function):
 
 
 def random_layers(D, E):
-    """Logits of a few units: the student's hidden states and weights, the teacher's."""
+    """Logits of size 1: the student's hidden states and weights, the teacher's."""
     generator = torch.Generator().manual_seed(5)
     layers = []
     for width in (D, E):
         hidden = torch.randn(N, width, generator=generator)
-        weight = 2 * torch.randn(V, width, generator=generator) / width**0.5
+        weight = torch.randn(V, width, generator=generator) / width**0.5
         layers += [hidden, weight]
     return layers
 
@@ -59,15 +59,18 @@ def by_liger(layers, beta, temperature):
         temperature=temperature,
         compiled=False,
     )
-    hidden, weight = (x.clone().requires_grad_() for x in layers[:2])
+    hidden, weight, *teacher = (x.double() for x in layers)
+    leaves = hidden.requires_grad_(), weight.requires_grad_()
     labels = torch.zeros(N, dtype=torch.int64).masked_fill(~MASK, IGNORED)
-    loss = theirs(hidden, weight, *layers[2:], labels)
-    return loss.detach(), *torch.autograd.grad(loss, (hidden, weight))
+    loss = theirs(*leaves, *teacher, labels)
+    return loss.detach(), *torch.autograd.grad(loss, leaves)
 
 
 def assert_equal(found, wanted):
     for mine, right in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine.cpu(), right, rtol=0, atol=1e-6)
+        torch.testing.assert_close(
+            mine.cpu().double(), right.double(), rtol=0, atol=1e-6
+        )
 
 
 @needs_a_kernel
