@@ -122,7 +122,7 @@ class Mistake:
 
 
 ROW = Case((4, 33), torch.float32)
-LONG = Case((2, MAX_BLOCK + 905), torch.float32)
+LONG = Case((4, 2 * MAX_BLOCK), torch.float32)
 LARGE = Case((3, 129), torch.float32, scale=300)
 APART = Case((5, 33), torch.float32, layout="rows apart")
 TILES = Case((35, 70, 17, 5), torch.float32)
