@@ -33,6 +33,7 @@ from kernels import gradient_select as gradient_select_module
 from kernels import gradient_stats as gradient_stats_module
 from kernels import grouped_gemm as grouped_gemm_module
 from kernels import grpo_loss as grpo_loss_module
+from kernels import linear_divergence as linear_divergence_module
 from kernels import linear_logprob as linear_logprob_module
 from kernels import mhc_post as mhc_post_module
 from kernels import mhc_pre as mhc_pre_module
@@ -46,8 +47,10 @@ from kernels import selected_logprob as selected_logprob_module
 from kernels import sinkhorn as sinkhorn_module
 from kernels import softmax as softmax_module
 from kernels import stream_sum as stream_sum_module
+from kernels import token_divergence as token_divergence_module
 from kernels.bench_liger import (
     liger_grpo_loss,
+    liger_linear_divergence,
     liger_linear_logprob,
     liger_sinkhorn,
 )
@@ -168,6 +171,7 @@ def all_benches() -> list[Bench]:
             axes="streams × rows × elements",
         ),
         *_logprob_benches(),
+        *_divergence_benches(),
     ]
 
 
@@ -544,6 +548,66 @@ def _logprob_benches() -> list[Bench]:
     ]
 
 
+def _divergence_benches() -> list[Bench]:
+    """Distillation, in bfloat16, at T = 1: the forward KL, and Jensen and Shannon's.
+
+    The latter has half as many tokens: its reference keeps so many tensors of N V
+    numbers that in float64 8192 tokens would not fit. What is compared with
+    liger-kernel is what both return: the mean over tokens.
+    """
+    benches = []
+    for suffix, beta, N in (("", 0.0, 8192), ("_jsd", 0.5, 4096)):
+        settings: dict[str, Any] = {"beta": beta}
+        benches += [
+            Bench(
+                name=f"token_divergence{suffix}",
+                kernel=partial(token_divergence_module.token_divergence, **settings),
+                reference=partial(
+                    token_divergence_module.token_divergence_reference, **settings
+                ),
+                inputs=_two_logits,
+                cost=partial(token_divergence_module.token_divergence_cost, **settings),
+                backward_cost=partial(
+                    token_divergence_module.token_divergence_backward_cost, **settings
+                ),
+                shapes=[
+                    (N, *rest) for _, *rest in token_divergence_module.BENCHMARK_SHAPES
+                ],
+                specs=token_divergence_module.SPECS,
+                axes="tokens × entries of the vocabulary",
+                dtypes=(torch.bfloat16,),
+            ),
+            Bench(
+                name=f"linear_divergence{suffix}",
+                kernel=_mean(linear_divergence_module.linear_divergence, **settings),
+                reference=_mean(
+                    linear_divergence_module.linear_divergence_reference, **settings
+                ),
+                peer=partial(liger_linear_divergence, beta),
+                inputs=_two_output_layers,
+                cost=partial(
+                    linear_divergence_module.linear_divergence_cost, **settings
+                ),
+                backward_cost=partial(
+                    linear_divergence_module.linear_divergence_backward_cost, **settings
+                ),
+                shapes=[
+                    (N, *rest) for _, *rest in linear_divergence_module.BENCHMARK_SHAPES
+                ],
+                specs=linear_divergence_module.SPECS,
+                odd=(37, 1021, 67, 45),
+                axes="tokens × entries of the vocabulary × width × teacher's width",
+                tolerances=2.0,  # the gradient of logits is rounded on the way
+                dtypes=(torch.bfloat16,),
+            ),
+        ]
+    return benches
+
+
+def _mean(divergence: Function, **settings: Any) -> Function:
+    return lambda *given: divergence(*given, **settings).mean()
+
+
 def _select_and_put_back(u: Tensor, size: Tensor) -> tuple[Tensor, ...]:
     """What is above 1 in bfloat16, put back into u for the next call.
 
@@ -756,6 +820,21 @@ def _hidden_and_chosen(
     weight_VD = weight_VD.div_(D**0.5).to(dtype).requires_grad_()  # logits of size 1
     hidden_ND = _normal(N, D, dtype, generator)
     return hidden_ND, weight_VD, _chosen((N,), V, generator)
+
+
+def _two_logits(*size: Any) -> tuple[Tensor, ...]:
+    """The student's and the teacher's, which has no gradient."""
+    return _normal(*size), _normal(*size).detach()
+
+
+def _two_output_layers(
+    N: int, V: int, D: int, E: int, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, ...]:
+    """Hidden states and output matrices that make logits of size 1, the student's and
+    the teacher's, which have no gradient."""
+    hidden_ND, weight_VD, _ = _hidden_and_chosen(N, V, D, dtype, generator)
+    hidden_NE, weight_VE, _ = _hidden_and_chosen(N, V, E, dtype, generator)
+    return hidden_ND, weight_VD, hidden_NE.detach(), weight_VE.detach()
 
 
 def _answers_of_a_group(

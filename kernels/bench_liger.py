@@ -112,3 +112,29 @@ def liger_grpo_loss(beta: float) -> Callable[..., Tensor]:
         return F.pad(loss_BT, (0, 1))
 
     return losses
+
+
+def liger_linear_divergence(beta: float) -> Callable[..., Tensor]:
+    """Hidden states and weights of student and teacher -> the mean over tokens.
+
+    What its distillation makes of them by chunks of tokens, in plain PyTorch, compiled
+    on a GPU. Gradients are made on the way: the way back only hands them on.
+
+    Raises:
+        ImportError: liger-kernel is not installed, or lacks distillation.
+    """
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+    def mean(hidden_ND: Tensor, *others: Tensor) -> Tensor:
+        loss: Any = LigerFusedLinearJSDLoss(
+            weight_hard_loss=0.0,
+            weight_soft_loss=1.0,
+            beta=beta,
+            compiled=hidden_ND.is_cuda,
+        )
+        labels_N = torch.zeros(
+            len(hidden_ND), dtype=torch.int64, device=hidden_ND.device
+        )
+        return loss(hidden_ND, *others, labels_N)
+
+    return mean

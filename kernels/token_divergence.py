@@ -5,7 +5,7 @@
 
     beta = 0        KL(p || q)      forward: q must be everywhere that p is
     beta = 1        KL(q || p)      reverse: q must be nowhere that p is not
-    0 < beta < 1    beta KL(p || M) + (1 - beta) KL(q || M),    M = beta p + (1 - beta) q
+    0 < beta < 1    beta KL(p || M) + (1 - beta) KL(q || M),   M = beta p + (1 - beta) q
 
 for each row, a token of a sequence: s the student's logits, t the teacher's, T the
 temperature that softens both (Hinton et al., arXiv 1503.02531, section 2). In between
@@ -80,7 +80,7 @@ from kernels.selected_logprob import vocabulary_launch
 Kind = Literal["forward", "reverse", "mixture"]
 
 BENCHMARK_SHAPES = ((8192, 151936),)
-"""(N, V) that the benchmark times and the compile check covers: Qwen2.5's vocabulary."""
+"""(N, V) that the benchmark times and the compile check covers, V as in Qwen2.5."""
 
 
 def kind_of(beta: float) -> Kind:
@@ -243,8 +243,9 @@ def kl_forward_kernel(
 
 @jit
 def jsd_forward_kernel(
-    student_ptr, teacher_ptr, mask_ptr, divergence_ptr, lse_student_ptr, lse_teacher_ptr,
-    inner_ptr, student_stride, teacher_stride, scale, beta, V, BLOCK: tl.constexpr,
+    student_ptr, teacher_ptr, mask_ptr, divergence_ptr, lse_student_ptr,
+    lse_teacher_ptr, inner_ptr, student_stride, teacher_stride, scale, beta, V,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0).to(tl.int64)
     if tl.load(mask_ptr + n) == 0:
@@ -387,7 +388,9 @@ class _TokenDivergence(torch.autograd.Function):
         refuse_second_derivative("token_divergence")
         student_NV, teacher_NV, *rows = ctx.saved_tensors
         N, V = student_NV.shape
-        dstudent_NV = torch.empty((N, V), dtype=student_NV.dtype, device=arriving.device)
+        dstudent_NV = torch.empty(
+            (N, V), dtype=student_NV.dtype, device=arriving.device
+        )
         launch = vocabulary_launch(V)
         if N:
             divergence_backward_kernel[(N, cdiv(V, launch["BLOCK"]))](
@@ -419,7 +422,7 @@ def token_divergence(
 
     Args:
         student: logits (..., V) with V >= 1; float32, float16 or bfloat16. Copied if
-            rows have no one distance, as in student[:, :-1]: rather mask the last token.
+            rows have no one distance, as in student[:, :-1]: rather mask a last token.
         teacher: logits of student's shape, dtype and device; it gets no gradient.
         mask: (...), bool, on student's device: True where a token counts. None: all do.
         beta: 0 for KL(teacher || student), 1 for KL(student || teacher), in between for

@@ -15,7 +15,13 @@ pytest.importorskip(
 
 
 @pytest.mark.parametrize(
-    "name, shape", [("linear_logprob", (5, 9, 7)), ("grpo_loss", (2, 4, 9))]
+    "name, shape",
+    [
+        ("linear_logprob", (5, 9, 7)),
+        ("grpo_loss", (2, 4, 9)),
+        ("linear_divergence", (5, 9, 7, 6)),
+        ("linear_divergence_jsd", (5, 9, 7, 6)),
+    ],
 )
 @pytest.mark.skipif(not kernels.INTERPRETED, reason="runs interpreted")
 def test_the_peer_is_the_same_operation(name, shape):
