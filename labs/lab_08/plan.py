@@ -28,7 +28,7 @@ class StudentPlan:
     game: ShellGame
     width: int = 32
     traces: int = 2000
-    batch_size: int = 128
+    batch_size: int = 64
     budget: float = 150e9
 
     @property

@@ -81,16 +81,18 @@ class Course:
         rl_lr: that of a training with rewards.
         share: of the budget for what comes first, where a way has two parts.
         temperature: T of `logits`.
+        writing: the temperature at which the teacher writes.
         live: whether to show the training.
     """
 
     teacher: GPT
     plan: StudentPlan
     seed: int
-    lr: float = 3e-3
+    lr: float = 1e-2
     rl_lr: float = 1e-3
     share: float = 0.5
     temperature: float = 1.0
+    writing: float = 1.0
     live: bool = False
 
     def begin(self) -> tuple[GPT, Compute]:

@@ -61,7 +61,7 @@ plan = PLANS[size]
 game = plan.game
 stored, sentence = find_teacher(size)
 teacher = stored.model
-course = Course(teacher, plan, seed, lr=3e-3, live=True)
+course = Course(teacher, plan, seed, live=True)
 print(plan)
 print(sentence)
 
@@ -331,8 +331,7 @@ disagreement_explorer(
 # read or written, by whoever does it. So asking the teacher is not free: it has four times
 # the student's weights. Its own training is **not** in the budget; it took SENTENCE-TEACHER.
 #
-# Each way had the same three learning rates to choose from, on other seeds. Recorded, five
-# seeds:
+# Each way had six settings to choose from, on other seeds. Recorded, five seeds:
 
 # %% id="ways-record" tags=["nbval-check-output"]
 print("\n".join(record.ways_lines()))
