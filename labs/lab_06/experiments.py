@@ -248,6 +248,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="tune",
+        sampled=True,
         question="Shell game of 12 swaps, two layers: which learning rate suits whom?",
         run=tune_row,
         arms=ARMS,
@@ -257,6 +258,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="gap",
+        sampled=True,
         question="Equal models, equal tokens: does it help to write states down?",
         run=gap_row,
         arms=ARMS,
@@ -266,6 +268,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="depth",
+        sampled=True,
         question="How many layers does a direct answer need for 2 and for 4 swaps?",
         run=depth_row,
         arms=DEPTHS,
@@ -275,6 +278,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="deep",
+        sampled=True,
         question="8 swaps: one layer with steps, or four without?",
         run=deep_row,
         arms=DEPTHS,
@@ -284,6 +288,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="length",
+        sampled=True,
         question="Every state: does it work for games of other lengths than learned?",
         run=length_row,
         arms=("fixed", "mixed", "mixed_2"),
@@ -292,6 +297,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="faithful",
+        sampled=True,
         question="One state of a right trace is changed: does the answer follow?",
         run=faithful_row,
         arms=("follows", "stays"),
@@ -302,6 +308,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="unused",
+        sampled=True,
         question="The same, where wrong steps led to right answers in the examples.",
         run=faithful_row,
         arms=("follows", "stays"),
@@ -312,6 +319,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="forced",
+        sampled=True,
         question="The same where there are too many swaps to do without steps.",
         run=faithful_row,
         arms=("follows", "stays"),
@@ -321,6 +329,7 @@ EXPERIMENTS = [
     Experiment(
         lab="06",
         name="voting",
+        sampled=True,
         question="It thinks in some games only: what do votes of several answers add?",
         run=voting_row,
         arms=("hasty", "carried"),

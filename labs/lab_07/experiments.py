@@ -262,6 +262,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="improve",
+        sampled=True,
         question="From random weights: what do rewards add to a warm start?",
         run=improve_row,
         arms=("before", "after"),
@@ -272,6 +273,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="start",
+        sampled=True,
         question="A warm start that has read less: what do rewards do to it?",
         run=start_row,
         arms=("before", "after"),
@@ -281,6 +283,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="gamed",
+        sampled=True,
         question="A reward with a hole, and one without: what is paid, what is right?",
         run=gamed_row,
         arms=("strict", "lax"),
@@ -289,6 +292,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="rates",
+        sampled=True,
         question="Which learning rate and which KL penalty suit whose rewards?",
         run=rates_row,
         arms=("verifier", "raters_5"),
@@ -298,6 +302,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="ratings",
+        sampled=True,
         question="A verifier's rewards, or a model of raters': what is learned?",
         run=ratings_row,
         arms=("verifier", *RATERS),
@@ -307,6 +312,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="free",
+        sampled=True,
         question="A reward model that is maximised without restraint.",
         run=free_row,
         arms=("raters_5",),
@@ -315,6 +321,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="ladder",
+        sampled=True,
         question="From REINFORCE to GRPO, one part at a time.",
         run=ladder_row,
         arms=tuple(LADDER),
@@ -323,6 +330,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="losses",
+        sampled=True,
         question="Five losses from the same warm starts.",
         run=losses_row,
         arms=tuple(LOSSES),
@@ -331,6 +339,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="boxes",
+        sampled=True,
         question="A task in which going on pays: does it write more?",
         run=boxes_row,
         arms=("before", "after"),
@@ -339,6 +348,7 @@ EXPERIMENTS = [
     Experiment(
         lab="07",
         name="countdown",
+        sampled=True,
         question="Calculating was in the examples: do rewards teach to aim?",
         run=countdown_row,
         arms=("before", "after"),

@@ -204,6 +204,7 @@ EXPERIMENTS = [
     Experiment(
         lab="08",
         name="rates",
+        sampled=True,
         question="Which of six settings suits which way to learn?",
         run=rates_row,
         arms=ARMS,
@@ -214,6 +215,7 @@ EXPERIMENTS = [
     Experiment(
         lab="08",
         name="ways",
+        sampled=True,
         question="Seven ways to teach a student, at the same cost.",
         run=ways_row,
         arms=ARMS,
@@ -224,6 +226,7 @@ EXPERIMENTS = [
     Experiment(
         lab="08",
         name="losses",
+        sampled=True,
         question="Forward, reverse, or between: the same scores, compared otherwise.",
         run=losses_row,
         arms=("forward", "jsd", "reverse"),
@@ -232,6 +235,7 @@ EXPERIMENTS = [
     Experiment(
         lab="08",
         name="size",
+        sampled=True,
         question="How small may a student be?",
         run=size_row,
         arms=("right", "labels"),
@@ -242,6 +246,7 @@ EXPERIMENTS = [
     Experiment(
         lab="08",
         name="data",
+        sampled=True,
         question="How many traces does a student need?",
         run=data_row,
         arms=("right", "logits"),

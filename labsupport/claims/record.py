@@ -40,6 +40,8 @@ class Experiment:
         points: further settings, the same for every arm: learning rates, say.
             Each is a row of its own; a rule takes the mean over them.
         clocks: metrics that are times, so another machine has others.
+        sampled: whether models write texts at random. Another processor rounds
+            otherwise, and one other token changes all that follows it.
     """
 
     lab: str
@@ -51,6 +53,7 @@ class Experiment:
     claims: Sequence[str] = field(default_factory=tuple)
     points: Sequence[Mapping[str, Any]] = ({},)
     clocks: Sequence[str] = ()
+    sampled: bool = False
 
     def grid(self, seeds: int | None = None) -> Iterator[Row]:
         """Every arm, seed and point; seeds first, so that a cut leaves fair pairs."""

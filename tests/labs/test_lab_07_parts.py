@@ -43,13 +43,16 @@ def start():
 
 
 def test_rewards_raise_what_a_warm_start_can_do(start):
-    """The lab's headline, at the size of CI; 0.2 is a guess."""
+    """The lab's headline, at the size of CI; 0.2 is a guess.
+
+    Of six seeds the gain was 0.12 to 0.58: another processor is like another seed.
+    """
     before = examined(start.model, start.game, "ci")
     weights = {name: w.clone() for name, w in start.model.state_dict().items()}
     run = reinforced(start, 0, "ci")
     after = examined(run.model, start.game, "ci")
     assert before.accuracy < 0.45
-    assert after.accuracy > 0.5
+    assert after.accuracy > before.accuracy + 0.1
     assert after.length > before.length + 1
     for name, w in start.model.state_dict().items():
         assert torch.equal(w, weights[name]), "the warm start was trained"
