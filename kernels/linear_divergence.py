@@ -37,9 +37,9 @@ probability that a gives to span s, and B_s likewise,
 
     KL(a || b) = sum_s A_s (KL_s + log A_s - log B_s)
 
-The second sweep's sums only have to be added up. The backward goes span by
-span as that of `linear_logprob.py`: a kernel makes the gradient of N x SPAN logits, two
-matrix products make dh and dw of it. In half precision a is rounded once.
+The second sweep's sums only have to be added up. The backward goes span by span as that
+of `linear_logprob.py`: a kernel makes the gradient of N x SPAN logits, two matrix
+products make dh and dw of it. In half precision a is rounded once.
 """
 
 from __future__ import annotations
@@ -498,6 +498,7 @@ def linear_divergence(
         teacher_hidden: (..., E) with E >= 1, for the same tokens; no gradient.
         teacher_weight: (V, E), for the same vocabulary; no gradient.
         mask: (...), bool, on the same device: True where a token counts. None: all do.
+            Elsewhere, too, hidden states are finite: dw has 0 times them.
         beta: 0 for KL(teacher || student), 1 for KL(student || teacher), in between for
             the generalised Jensen-Shannon divergence with beta the teacher's weight.
         temperature: above 0: both logits are divided by it. The result is not

@@ -21,19 +21,19 @@ The teacher is not trained: t has no gradient. Gradients shrink as 1 / T^2; Hint
 factor of T^2, which undoes that, is the caller's.
 
 A row does not fit into a program's registers. A KL is made *online* all the same, from
-one read of both rows. Block after block, with m and n the largest a and b so far,
-logits divided by T,
+one read of both rows. Block after block, with a and b now the logits over T and m_a and
+m_b the largest of them so far,
 
-    s = sum_v exp(a_v - m)     c = sum_v exp(b_v - n)
-    u = sum_v exp(a_v - m) ((a_v - m) - (b_v - n))
+    S_a = sum_v exp(a_v - m_a)     S_b = sum_v exp(b_v - m_b)
+    u = sum_v exp(a_v - m_a) ((a_v - m_a) - (b_v - m_b))
 
-and where a block raises m to m' and n to n', what was summed is rescaled as in
+and where a block raises m_a to m_a' and m_b to m_b', what was summed is rescaled as in
 `selected_logprob.py`:
 
-    u' = (u + s ((m - m') - (n - n'))) exp(m - m') + the block's own terms
+    u' = (u + S_a ((m_a - m_a') - (m_b - m_b'))) exp(m_a - m_a') + the block's own terms
 
-At the end KL = u / s - log s + log c. Sums relative to m and n lose nothing where all
-logits are large.
+At the end KL = u / S_a - log S_a + log S_b. Sums relative to m_a and m_b lose nothing
+where all logits are large.
 
 M cannot be rescaled: its two parts have two log-sum-exps. So in between both rows are
 read twice, 4 e N V bytes: first for the log-sum-exps, then for the terms. The second
@@ -149,7 +149,7 @@ def lse_step(x, largest, total, AXIS: tl.constexpr):
 
 @jit
 def kl_step(a, b, largest_a, total_a, largest_b, total_b, moment, AXIS: tl.constexpr):
-    """m, s, n, c and u after one block more."""
+    """m_a, S_a, m_b, S_b and u after one block more."""
     new_a, new_total_a = lse_step(a, largest_a, total_a, AXIS)
     new_b, new_total_b = lse_step(b, largest_b, total_b, AXIS)
     below_a = a - tl.expand_dims(new_a, AXIS)
@@ -219,7 +219,7 @@ def kl_forward_kernel(
         tl.store(lse_b_ptr + n, 0.0)
         tl.store(inner_ptr + n, 0.0)
         return
-    # m and n start below every logit and finite: -inf - -inf would be NaN.
+    # m_a and m_b start below every logit and finite: -inf - -inf would be NaN.
     largest_a = -3.4e38
     largest_b = -3.4e38
     total_a = 0.0
