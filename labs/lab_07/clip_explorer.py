@@ -16,8 +16,8 @@ GROUP = 8
 RATIOS = tuple(round(0.1 * i, 1) for i in range(2, 20))
 CLIPS = {"0.2 / 0.2": (0.2, 0.2), "0.2 / 0.28": (0.2, 0.28), "off": (1.0, 9.0)}
 DIVISIONS: dict[str, Literal["unbiased", "none"]] = {
-    "by the spread (GRPO)": "unbiased",
-    "not (Dr. GRPO)": "none",
+    "yes (GRPO)": "unbiased",
+    "no (Dr. GRPO)": "none",
 }
 
 
@@ -26,7 +26,7 @@ def clip_explorer() -> Explorer:
     return Explorer(
         draw,
         right=slide("right ones of 8", tuple(range(GROUP + 1)), 2),
-        divided=choose("divided", list(DIVISIONS)),
+        divided=choose("divided by the spread", list(DIVISIONS)),
         clip=choose("clip, down / up", list(CLIPS)),
         rho=slide("rho", RATIOS, 1.0),
     )

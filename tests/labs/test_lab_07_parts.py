@@ -200,10 +200,10 @@ def test_the_playgrounds_sentences():
     assert "wrong one has A = -0.54 and still pulls" in view.sentence
     # The numbers of the answers below the playground.
     for right, divided, wanted in (
-        (1, "by the spread (GRPO)", 2.47),
-        (1, "not (Dr. GRPO)", 0.875),
-        (4, "by the spread (GRPO)", 0.935),
-        (4, "not (Dr. GRPO)", 0.5),
+        (1, "yes (GRPO)", 2.47),
+        (1, "no (Dr. GRPO)", 0.875),
+        (4, "yes (GRPO)", 0.935),
+        (4, "no (Dr. GRPO)", 0.5),
     ):
         first = draw(right, divided, clip, 1.0).figure.data[0].y[0]
         assert first == pytest.approx(wanted, abs=0.006)
