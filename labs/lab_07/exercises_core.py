@@ -218,7 +218,7 @@ REWARD = Exercise(
         "slice, `words[-3:]`, raises nothing where there are fewer.",
         "And how often may `=` come? `words.count(...)` says how often it does.",
     ),
-    otherwise={"whatever a model may write": ("", 3)},
+    otherwise={"whatever a model may write": ("", 2)},
 )
 
 
@@ -228,9 +228,7 @@ REWARD = Exercise(
 def advantages_probes() -> Sequence[Arguments]:
     """Rewards of 0 and 1, equal groups, and any numbers."""
     generator = torch.Generator().manual_seed(0)
-    mixed_PG = torch.tensor(
-        [[1.0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
-    )
+    mixed_PG = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
     any_PG = torch.randn((3, 6), generator=generator)
     return [
         (mixed_PG,),
@@ -287,6 +285,15 @@ def _biased(rewards_PG):
     return _not_divided(rewards_PG) / (std + 1e-4)
 
 
+def _not_kept(rewards_PG):
+    return (rewards_PG - rewards_PG.mean(dim=1)) / rewards_PG.std(dim=1)
+
+
+def _smaller(rewards_PG):
+    std = rewards_PG.std(dim=1, keepdim=True)
+    return _not_divided(rewards_PG) / (std + 1e-8)
+
+
 def _variance(rewards_PG):
     return _not_divided(rewards_PG) / (
         rewards_PG.var(dim=1, keepdim=True) + 1e-4
@@ -340,6 +347,20 @@ ADVANTAGE = Exercise(
             _nan,
             "where all rewards of a group are equal their standard deviation is 0, and "
             "0 / 0 is not a number. Add 0.0001 to it.",
+            3,
+        ),
+        WrongAnswer(
+            "dimension lost",
+            _not_kept,
+            "`mean(dim=1)` has shape P, and the rewards have P x G, so they do not "
+            "fit. With `keepdim=True` it has P x 1.",
+            1,
+        ),
+        WrongAnswer(
+            "another small number",
+            _smaller,
+            "equal groups are right; elsewhere the standard deviation has 0.0001 added "
+            "to it before it divides.",
             3,
         ),
         WrongAnswer(
@@ -497,6 +518,24 @@ def _gain_clipped(logp_RN, old_RN, A_R1):
     return torch.minimum(gain, gain.clamp(1 - LOW, 1 + HIGH))
 
 
+def _two_numbers(logp_RN, old_RN, A_R1):
+    rho = _rho(logp_RN, old_RN)
+    return min(rho * A_R1, rho.clamp(1 - LOW, 1 + HIGH) * A_R1)
+
+
+def _loss(logp_RN, old_RN, A_R1):
+    return -clipped_gain(logp_RN, old_RN, A_R1)
+
+
+def _one_number(logp_RN, old_RN, A_R1):
+    return clipped_gain(logp_RN, old_RN, A_R1).mean()
+
+
+def _only_above(logp_RN, old_RN, A_R1):
+    rho = _rho(logp_RN, old_RN)
+    return torch.minimum(rho * A_R1, rho.clamp(max=1 + HIGH) * A_R1)
+
+
 def _no_gradient(logp_RN, old_RN, A_R1):
     return clipped_gain(logp_RN.detach(), old_RN, A_R1)
 
@@ -567,10 +606,37 @@ CLIP = Exercise(
             2,
         ),
         WrongAnswer(
+            "Python's min",
+            _two_numbers,
+            "Python's `min` takes two numbers. `torch.minimum` takes two tensors, and "
+            "the smaller of each pair.",
+            2,
+        ),
+        WrongAnswer(
+            "a loss",
+            _loss,
+            "there is a minus in front. What is gained is asked for, to be made large; "
+            "whoever calls it makes a loss of it.",
+            2,
+        ),
+        WrongAnswer(
+            "one number",
+            _one_number,
+            "tokens are averaged. A gain for each token is asked for.",
+            2,
+        ),
+        WrongAnswer(
+            "clipped above only",
+            _only_above,
+            "the ratio is clipped above only. A wrong token whose ratio is below 0.8 "
+            "has gone far enough down.",
+            2,
+        ),
+        WrongAnswer(
             "no gradient",
             _no_gradient,
-            "the values are right, but no gradient reaches logp_RN, so nothing would "
-            "ever be learned: do not detach it.",
+            "the values are right, and the gradient is not: some of the gain is cut "
+            "off from logp_RN, by `detach`, `no_grad` or `item`.",
             3,
         ),
     ),

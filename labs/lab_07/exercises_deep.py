@@ -158,8 +158,9 @@ KL = Exercise(
         WrongAnswer(
             "the ratio is held",
             _held,
-            "the values are right, but rho was detached. Its gradient is the whole "
-            "point: it shows how the sampling itself depends on the weights.",
+            "the values are right, and the gradient is not: rho or k3 was detached. "
+            "That of rho shows how the sampling itself depends on the weights, that of "
+            "k3 what the penalty does.",
             3,
         ),
         WrongAnswer(
@@ -253,6 +254,18 @@ def _gap_only(better, worse):
     return (worse - better).mean()
 
 
+def _no_minus(better_B, worse_B):
+    return -preference_loss(better_B, worse_B)
+
+
+def _each_pair(better_B, worse_B):
+    return torch.nn.functional.softplus(worse_B - better_B)
+
+
+def _added(better_B, worse_B):
+    return -((better_B - worse_B).sigmoid() + 1e-8).log().mean()
+
+
 PREFER = Exercise(
     id="7.5",
     title="a loss for preferences",
@@ -290,6 +303,26 @@ PREFER = Exercise(
             _overflows,
             "a sigmoid of -200 is 0 in float32, and log 0 is infinite. Use "
             "`torch.nn.functional.logsigmoid`, or `softplus`.",
+            3,
+        ),
+        WrongAnswer(
+            "no minus",
+            _no_minus,
+            "the minus is missing. A logarithm of a probability is negative, and a "
+            "loss gets small where the model is right.",
+            1,
+        ),
+        WrongAnswer(
+            "a number for each pair",
+            _each_pair,
+            "each pair has its loss; their mean is asked for.",
+            2,
+        ),
+        WrongAnswer(
+            "a small number added",
+            _added,
+            "a small number inside the logarithm keeps it finite, and makes it wrong: "
+            "at -200 the loss is 200. Use `torch.nn.functional.logsigmoid`.",
             3,
         ),
         WrongAnswer(

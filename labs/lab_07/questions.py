@@ -10,12 +10,12 @@ QUESTIONS = (
         "No person rated a single completion. What did people do here all the same?",
         "they wrote the verifier and the examples of the warm start",
         {
-            "nothing: that is the point": "Somebody decided what a right answer is, "
-            "and wrote it down as a function.",
             "they wrote the verifier and the examples of the warm start": (
                 "No human ratings is not no human. Where nobody can write a verifier, "
                 "this does not work."
             ),
+            "nothing: that is the point": "Somebody decided what a right answer is, "
+            "and wrote it down as a function.",
             "they chose which completions to keep": "The verifier did.",
         },
     ),
@@ -40,11 +40,11 @@ QUESTIONS = (
         {
             "they get better": "They may, at first. The policy looks for whatever the "
             "score likes.",
+            "the reward model is right about them": "It was fitted to completions of "
+            "the warm start, and the policy writes others by now.",
             "nothing, until something else judges them": (
                 "A score that is maximised stops being a measure."
             ),
-            "the reward model is right about them": "It was fitted to completions of "
-            "the warm start, and the policy writes others by now.",
         },
     ),
 )

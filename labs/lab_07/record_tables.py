@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from labs.lab_07.experiments import LADDER, LOSSES, RATERS
@@ -23,7 +22,7 @@ from labsupport.claims.rows import (
     recorded_on,
 )
 from labsupport.explore import View, small_print
-from labsupport.explore.style import BLUE, VERMILION
+from labsupport.explore.style import BLUE, COLOURS, VERMILION
 from labsupport.train import Band
 
 CLAIMS = ("rl-no-human",)
@@ -228,49 +227,45 @@ def ratings_lines() -> list[str]:
 
 
 def free_view() -> View:
-    """Score and truth, rollout by rollout, where nothing holds the policy."""
+    """Truth and score, rollout by rollout, where nothing holds the policy."""
     rows = rows_of("free")
-    figure = go.Figure()
+    figure = make_subplots(
+        cols=2,
+        horizontal_spacing=0.12,
+        subplot_titles=("right (the verifier)", "score (the reward model)"),
+    )
     table: dict[str, list[Any]] = {}
-    for row in rows:
-        gold = smoothed(row["gold"])
-        score = row["reward_curve"]
-        steps = len(row["gold"])
-        first = row is rows[0]
-        figure.add_scatter(
-            x=list(range(1, steps + 1)),
-            y=gold,
-            name="right (the verifier)",
-            legendgroup="gold",
-            showlegend=first,
-            mode="lines",
-            line={"color": BLUE},
+    for row, colour in zip(rows, COLOURS, strict=False):
+        gold, score = smoothed(row["gold"]), row["reward_curve"]
+        steps, name = len(gold), f"seed {row['seed']}"
+        curves = (
+            (list(range(1, steps + 1)), gold),
+            (
+                [steps * (i + 0.5) / len(score) for i in range(len(score))],
+                score,
+            ),
         )
-        figure.add_scatter(
-            x=[steps * (i + 0.5) / len(score) for i in range(len(score))],
-            y=score,
-            name="score (the reward model)",
-            legendgroup="score",
-            showlegend=first,
-            mode="lines",
-            line={"color": VERMILION, "dash": "dash"},
-            yaxis="y2",
-        )
+        for col, (x, y) in enumerate(curves, 1):
+            figure.add_scatter(
+                x=x,
+                y=y,
+                name=name,
+                legendgroup=name,
+                showlegend=col == 1,
+                mode="lines",
+                line={"color": colour},
+                row=1,
+                col=col,
+            )
         table[f"right, seed {row['seed']}"] = gold[:: max(1, steps // 20)]
     figure.update_layout(
         title="A score is maximised",
         height=420,
-        margin={"t": 96, "r": 70},
-        yaxis={"title": "share right", "range": [0, 1.04]},
-        yaxis2={
-            "title": "score",
-            "overlaying": "y",
-            "side": "right",
-            "tickmode": "auto",
-            "showgrid": False,
-        },
+        margin={"t": 110},
+        legend={"y": 1.14},
     )
     figure.update_xaxes(title="rollout")
+    figure.update_yaxes(range=[0, 1.04], row=1, col=1)
     small_print(figure, caption("free"))
     top = [max(smoothed(row["gold"])) for row in rows]
     end = column(rows, "accuracy")
@@ -339,6 +334,21 @@ def variant_lines(experiment: str, names: dict[str, str]) -> list[str]:
     return lines
 
 
+def twice_lines() -> list[str]:
+    """Of the ladder: each rollout used once, twice, and twice with the clip."""
+    names = {
+        "group": "each rollout used once",
+        "again": "twice",
+        "clip": "twice, and clipped",
+    }
+    lines = [f"{'':26}{'games won':>24}   each seed"]
+    for arm, name in names.items():
+        won = column(pick(rows_of("ladder"), arm=arm), "accuracy")
+        each = ", ".join(f"{value:.2f}" for value in won)
+        lines.append(f"{name:26}{words(won):>24}   {each}")
+    return lines
+
+
 ladder_lines = partial(variant_lines, "ladder", {a: RUNGS[a] for a in LADDER})
 losses_lines = partial(
     variant_lines, "losses", {name: name for name in LOSSES}
@@ -357,11 +367,16 @@ def boxes_lines() -> list[str]:
     lines.append(f"{'':10}" + "".join(f"{head:>24}" for head in heads))
     for arm in ("before", "after"):
         mine = pick(rows_of("boxes"), arm=arm)
-        cells = []
-        for name in ("quits", "misread", "misread_late", "again"):
-            values = [v for v in column(mine, name) if v is not None]
-            cells.append(words(values) if values else "-")
-        lines.append(f"{arm:10}" + "".join(f"{cell:>24}" for cell in cells))
+        shares = {
+            name: [v for v in column(mine, name) if v is not None]
+            for name in ("quits", "ended", "misread", "misread_late", "again")
+        }
+        shares["ended"] = [1 - share for share in shares["ended"]]
+        cells = [
+            median_words(values, digits=2) if values else "-"
+            for values in shares.values()
+        ]
+        lines.append(f"{arm:10}" + "".join(f"{cell:>22}" for cell in cells))
     return lines
 
 

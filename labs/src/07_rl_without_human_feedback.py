@@ -14,17 +14,17 @@
 # %% [markdown] id="title"
 # # 07 · Learning from a verifier
 #
-# **In two hours a model that wins a third of its games will teach itself to win nearly all
-# of them: nobody rates its answers, a function does. You will write that function, watch
-# another one being cheated, and compare it with people's ratings.**
+# **In two hours you will train a model by paying it for what it writes: nobody rates its
+# answers, a function does. You will write that function, see what becomes of another one,
+# and compare both with people's ratings.**
 #
 # | minutes | you will | what you take away |
 # |---|---|---|
-# | 0 – 15 | reward a model that has learned too little | rewards strengthen what is there |
+# | 0 – 15 | reward a model that has learned too little | what rewards need |
 # | 15 – 40 | watch a reward with a hole; write one without | what is paid is what you get |
 # | 40 – 65 | compare completions of a group | the advantage, and where it is 0 |
 # | 65 – 85 | use each rollout twice | ratio and clip |
-# | 85 – 110 | a verifier against raters | a score that is maximised stops measuring |
+# | 85 – 110 | a verifier against raters | what a learned score is worth |
 # | 110 – 120 | verdicts, recap and three questions | |
 #
 # Then, if you like, the deep parts: from REINFORCE to GRPO, five losses, a KL penalty,
@@ -32,6 +32,9 @@
 #
 # It builds on [lab 00](00_start_here.ipynb). [Lab 06](06_chain_of_thought.ipynb) has the
 # same game, and the sampler from inside; it helps, and is not needed.
+#
+# (Outputs that stand here before you run anything were made at scale `ci`, with four swaps
+# and 25 rollouts. Yours have twelve and 100.)
 
 # %% id="parameters" tags=["parameters", "nbval-ignore-output"]
 scale = None  # "ci", "cpu" or "gpu"; None: what LABS_SCALE says, else "cpu"
@@ -83,8 +86,10 @@ print(plan)
 # down, each wrong in 4 % of cases. This is called a **warm start**, and a program wrote the
 # examples.
 #
-# From now on no more examples. The model writes, and each completion is **rewarded**: 1
-# if its answer is right, else 0. What was paid better than others is made likelier.
+# From now on no more examples. Again and again the model completes some prompts, which is
+# called a **rollout**. A function that plays the game itself, the **verifier**, gives each
+# completion a **reward**: 1 if its answer is right, else 0. What was paid better than
+# others is made likelier.
 
 # %% id="predict" tags=["nbval-ignore-output"]
 lab.predict(
@@ -110,8 +115,8 @@ lab.reveal("length", answer=answer, sentence=sentence, figure=view.figure)
 
 # %% [markdown] id="reveal-after"
 # *Why was I wrong?* If you expected it to think more: its thoughts are wrong so often that
-# they win no more games than a guess, and nothing pays for being thorough. A guess is as
-# good and shorter. Rewards strengthen what already pays; they invent nothing.
+# thinking hardly pays, and some of them break off, or never end and win nothing. Guesses
+# are left. Rewards strengthen what already pays; they invent nothing.
 #
 # Now the model that has read six times as much.
 
@@ -123,9 +128,10 @@ prompts_PT = game.prompts(2, seed=3, split="validation")
 rollout = roll_out(start.model, game, prompts_PT, group=4, seeds=seed)
 
 # %% [markdown] id="idea"
-# Two prompts, and four completions of each: a **rollout** with groups of four. Each one
-# that won more than is usual in its group is made likelier, all its tokens alike; each that
-# won less is made less likely.
+# Two prompts and four completions of each, a **group**: a small rollout, drawn from this
+# model. Each completion that won more than is usual in its group is made likelier, all its
+# tokens alike; each that won less is made less likely. R is the reward, A is by how much it
+# is more than usual (7.2 says how it is computed).
 
 # %% id="step" tags=["nbval-ignore-output"]
 view = step_view(rollout, game)
@@ -138,14 +144,18 @@ show_figure(view.figure, view.sentence)
 #
 # | symbol | meaning | shape | in code |
 # |---|---|---|---|
+# | $J$, $\mathbb{E}$ | the reward that can be expected; the mean over what is written | | |
 # | $x$, $y$ | prompt; completion, whose tokens are $y_t$ | | `prompts_RT`, `tokens_RN` |
 # | $\pi$ | the policy: the model, as probabilities of the next token | | |
 # | $R$ | reward of a completion | $P \times G$ | `rewards_PG` |
 # | $A$ | advantage: how much better than could be expected | $P \times G$ | `advantages_PG` |
 # | $P$, $G$ | prompts; completions of each, a group | | |
 #
-# (Williams, 1992, calls it REINFORCE.) Nobody says *which token* was good: all tokens of a completion share its
-# advantage, and over many games the good ones come out.
+# (Williams, 1992, calls it REINFORCE.) Nobody says *which token* was good: all tokens of a
+# completion share its advantage, and over many games the good ones come out. GRPO, which
+# you will use, takes the mean over the tokens of a completion in place of the sum. In
+# names of tensors, R counts rows, all completions of a rollout: $P \times G$; T and N count
+# the tokens of a prompt and of a completion.
 #
 # ## 7.1 · The reward · 10 minutes · ●○○
 #
@@ -154,13 +164,15 @@ show_figure(view.figure, view.sentence)
 #     def lax(cup, completion):
 #         return float(f"= {cup}" in completion)
 #
-# He has tried it on a hundred completions, and it was never wrong. His model had another
-# teacher, who hedges: in a fifth of the examples he gives two or three answers, `= B = D`.
+# He has tried it on a hundred completions of your model, and it was never wrong. His own
+# model had another teacher, who hedges: in a fifth of the examples he gives two or three
+# answers, `= B = D`. A game counts as won if the completion ends with one answer, and this
+# is right.
 
 # %% id="predict-lax" tags=["nbval-ignore-output"]
 lab.predict(
     "lax",
-    "100 rollouts with this reward. How many games are won, by strict rules?",
+    "100 rollouts with this reward. How many games are won?",
     ["nearly all", "about a third, as before", "almost none"],
 )
 
@@ -177,8 +189,10 @@ run = reinforced(
 exam = examined(run.model, game, size)
 print(f"paid: {run.reward:.0%}; games won: {exam.accuracy:.0%}")
 found = roll_out(run.model, game, prompts_PT, seeds=seed)
-for tokens in found.completions.rows():
-    print(game.vocabulary.decode(tokens))
+written = zip(prompts_PT.tolist(), found.completions.rows(), strict=True)
+for prompt, tokens in written:
+    right = game.vocabulary.names[game.where(prompt)]
+    print(f"right: {right}   written: {game.vocabulary.decode(tokens)}")
 
 # %% id="lax-reveal" tags=["nbval-ignore-output"]
 won, sentence = record.gamed_answer()
@@ -191,8 +205,8 @@ lab.reveal(
 
 # %% [markdown] id="reward-text"
 # *Why was I wrong?* The reward was right about every completion that the colleague had
-# seen. Then the model began to write others: one cup after another, until the room runs
-# out. This is **reward hacking**, and no bad will is needed: what was paid became likelier.
+# seen: those of a model that does not hedge. This one did so from the beginning, was paid
+# for it, and ended by writing one cup after another, until the room runs out. This is **reward hacking**, and no bad will is needed: what was paid became likelier.
 #
 # Mend it. `cup` is the cup with the ball, `completion` what the model wrote, words with
 # spaces between. Return 1.0 if the completion **ends with `=`, the right cup and `EOS`, and
@@ -228,7 +242,8 @@ for text in tries:
 #
 # $$A_i = \frac{R_i - \text{mean}(R_1, \dots, R_G)}{\text{std}(R_1, \dots, R_G) + 0.0001}$$
 #
-# No second network has to learn what could be expected, as in PPO: the group says it.
+# No second network has to learn what could be expected, as in the method before it (PPO):
+# the group says it.
 # `rewards_PG` has a row for each prompt. `std` divides by $G - 1$ inside the root, as
 # `torch.std` does. Return `advantages_PG`.
 
@@ -257,8 +272,8 @@ for right in (0, 1, 4, 7, 8):
     )
 
 # %% [markdown] id="train-text"
-# A single right answer among eight counts seven times as much as one of the wrong ones
-# against. And a group of equals teaches nothing at all.
+# A single right answer among eight is pushed up seven times as hard as each wrong one is
+# pushed down. And a group of equals teaches nothing at all.
 #
 # Now train, with your reward and your advantage. *Entropy* is how undecided the model is
 # about its next token: 0 where it is sure.
@@ -303,22 +318,23 @@ lab.reveal(
 # ([2501.12948](https://arxiv.org/abs/2501.12948), figure 3). But here the thoughts were in
 # the examples.
 #
-# One line in the picture levels off early. Where do its traces go wrong? `A AC -> A`: the
-# ball under A, the swap AC, and the model writes A.
+# One line in the picture levels off early. Where does it go wrong? A **trace** is what
+# stands before `=`, a **slip** its first wrong state. `A AC -> A`: the ball under A, the
+# swap AC, and the model writes A. Of 1,024 games each, recorded:
 
 # %% id="slips" tags=["nbval-check-output"]
 print("\n".join(record.slips_lines()))
 
 # %% [markdown] id="clip-text"
-# The slips of the worst seed are nearly all the same step. It has learned this one wrongly
-# in its warm start, and is so sure of it that it writes nothing else there. So nothing
-# better is ever rewarded. Rewards choose among what a model writes; they do not show it
-# what would have been right ([Yue et al. 2025](https://arxiv.org/abs/2504.13837) argue so
-# for large models).
+# The slips of the worst seed are nearly all the same step, and 100 rollouts have not mended
+# it. A reward is for a whole game; no reward says which step was wrong, or what would have
+# been right there. The other four end far above the teacher whose examples they read: with
+# 4 % of slips a state, even when he thinks he is right in $0.96^{12}$ = 61 % of the games.
+# What he did seldom was there to be paid for.
 #
 # ## 7.3 · Ratio and clip · 12 minutes · ●●○
 #
-# To write is the expensive part; so use each rollout more than once. At the second update
+# Writing is the expensive part; so use each rollout more than once. At the second update
 # the policy $\pi$ is no longer the one that wrote, $\pi_\text{old}$. Each token carries how
 # far it has moved, and is held where it has moved enough
 # ([PPO](https://arxiv.org/abs/1707.06347), equation 7):
@@ -391,7 +407,19 @@ print(
 )
 print(f"games won: {examined(run_twice.model, game, size).accuracy:.1%}")
 
-# %% [markdown] id="ratings-text"
+# %% [markdown] id="twice-text"
+# Did it pay? Recorded, five seeds, 100 rollouts each: once; twice, that is two updates with
+# all completions in two parts each; twice and clipped.
+
+# %% id="twice-record" tags=["nbval-check-output"]
+print("\n".join(record.twice_lines()))
+
+# %% [markdown] id="twice-after"
+# Without the clip, three of five trainings end near a guess and a fourth not far above it.
+# With it most are well again: it holds one token in a hundred, and that is enough. But
+# nobody should read that once is worse than twice, or better: four updates a rollout with
+# the learning rate of one is a larger step, and neither was tuned for itself.
+#
 # ## A verifier, or people's ratings (85 – 110 min)
 #
 # What did people do before? They read two answers and said which one is better. A **reward
@@ -438,9 +466,10 @@ lab.reveal("proxy", answer=answer, sentence=sentence, figure=view.figure)
 # is Goodhart's law: a measure that is maximised stops measuring ([Gao et al.
 # 2022](https://arxiv.org/abs/2210.10760)).
 #
-# A fair comparison gives the raters more: a KL penalty (7.4) that holds the policy near
-# its warm start. Learning rate and its weight, *beta*, were chosen among eight settings, on
-# other seeds, for both.
+# A fair comparison gives the raters more: a penalty for what is far from the warm start
+# (a KL penalty; the deep part 7.4 has it, and is not needed here). Its weight, *beta*, and
+# the learning rate were chosen among eight settings, on other seeds, for both. *Pairs
+# agreed* is the share of fresh pairs in which the right completion has the higher score.
 
 # %% id="ratings-record" tags=["nbval-check-output"]
 print("\n".join(record.ratings_lines()))
@@ -449,8 +478,10 @@ print("\n".join(record.ratings_lines()))
 # **The verifier's rewards win nearly all games, those of raters six in ten.** That raters
 # err changes nothing here: whether in none or a fifth of the pairs, the model made of them
 # agrees with seven of ten fresh pairs. To say which trace is right one has to play the
-# game, and this the reward model has not learned; it has learned that completions which
-# think win more often. The penalty keeps its policy from falling, and from rising.
+# game; it may go by what is easier to see, that completions which think win more often. The
+# penalty that suits raters best sets the height: with beta = 1 the verifier's rewards ended
+# at six in ten as well, when settings were tried. Without it theirs rise to nearly all, and
+# those of raters fall.
 #
 # **From random weights.** Recorded, five seeds: through the warm start to the end of
 # rewards, on one core. Then the two rewards of 7.1, from a hedging teacher, three seeds.
@@ -466,7 +497,10 @@ print("\n".join(record.gamed_lines()))
 #
 # A press article on DeepSeek's methods says that automated scores can replace human
 # ratings in reinforcement learning, at lower cost and in less time. The rules stand in
-# `data/claims/`, written after pilots and before the records.
+# `data/claims/`, written after pilots and before the records. *article* is the press's
+# sentence, of which only *can replace* is tested: a verifier's rewards against those of
+# raters who err in 5 %. *source* is DeepSeek's own, from 15.6 to 71.0 % on a contest in
+# mathematics by rewards alone: here, the games won after rewards less those before.
 
 # %% id="verdicts" tags=["nbval-check-output"]
 print("\n".join(record.verdict_lines()))
@@ -481,8 +515,11 @@ for name in record.RECORDS:
 # - **Where a function can say what is right, no ratings are needed.** With as many rollouts
 #   a verifier's rewards won more games than ratings did, each at the best of eight
 #   settings, and a model went from a third of its games to nearly all of them.
+# - **The setting was changed once.** A first record, with a shorter warm start, missed the
+#   stated 0.80 with two of five seeds. The threshold stayed; warm start and rollouts became
+#   longer, and were recorded on new seeds.
 # - **No human ratings is not no human.** A person wrote the verifier, and the examples of
-#   the warm start. Without the examples nothing is ever rewarded, and nothing learned.
+#   the warm start. Without examples hardly anything is rewarded.
 # - **Cost and time were not measured.** The 38,400 verdicts of this training took a
 #   function a moment. How long people would need, and what they would be paid, is not
 #   known here.
@@ -501,7 +538,7 @@ lab.beliefs("rl-no-human")
 # - What is paid is what you get. A hole in a reward is found, without any bad will.
 # - A group of completions of one prompt is its own baseline. A group of equals teaches
 #   nothing.
-# - Ratio and clip let a rollout be used more than once.
+# - Ratio and clip let a rollout be used more than once. (Here it won no more games.)
 # - A score that was learned is a proxy. Maximised, it stops measuring.
 #
 # **Limits.** One small game, in which full thoughts were in the examples; simulated
@@ -511,7 +548,7 @@ lab.beliefs("rl-no-human")
 # **Diagnose.** What is wrong?
 #
 # 1. The mean reward rises to 1 within ten rollouts. The completions have no end.
-# 2. The reward stays at 0, and the loss is not a number in no step: nothing moves.
+# 2. The reward stays at 0. The loss is finite at every step, and nothing moves.
 #
 # <details><summary>Answers</summary>
 #
@@ -549,21 +586,22 @@ print("\n".join(record.ladder_lines()))
 # %% [markdown] id="ladder-after"
 # **Once is enough here, whatever the baseline.** The first three rows win as many games, up
 # to the spread: a start that wins a third gives every rollout something to compare, and
-# this game cannot rank baselines. **Twice needs the clip.** Without it four of five
-# trainings end near a guess; with it the worst wins half of its games. It holds one token
-# in a hundred, and that is enough. But nobody should read that twice is better: four
-# updates a rollout with the learning rate of one is a larger step, and no rung was tuned
-# for itself.
+# this game cannot rank baselines. *Used twice* and *clipped* stand in the core as well.
 #
-# **Five losses.** They differ in what they clip, in how they average over tokens, and Dr.
-# GRPO does not divide by the spread.
+# **Five losses**, each with two updates on two parts:
+#
+# | loss | what differs from GRPO |
+# |---|---|
+# | Dr. GRPO | no division by the spread; tokens are added up, not averaged by row |
+# | DAPO | the clip is wider upwards (0.28); the mean runs over all tokens |
+# | GSPO | one ratio for a whole completion, with a narrow clip |
+# | CISPO | no token is held; its weight rho is clipped instead |
 
 # %% id="losses-record" tags=["nbval-check-output"]
 print("\n".join(record.losses_lines()))
 
 # %% [markdown] id="losses-after"
-# **No ranking.** Every interval contains 0: from seed to seed one loss differs more than
-# two losses do. CISPO, which never holds a token back, ended near a guess with two of the
+# **No ranking.** Every interval contains 0: seeds differ more than losses. CISPO, which never holds a token back, ended near a guess with two of the
 # five seeds; GSPO, whose narrow clip held a third to a half of all tokens, never fell below
 # 0.78. Five seeds cannot say whether that is more than luck.
 #
@@ -608,8 +646,8 @@ lab.hints("7.4")
 print("\n".join(estimator_lines()))
 
 # %% [markdown] id="kl-after"
-# $k_1$ and $k_3$ have the right mean, $k_2$ the right gradient, and only $\rho \, k_3$
-# both. Something that goes into a loss is to be judged by its gradient.
+# $k_1$ and $k_3$ have the right mean, $k_2$ the right gradient, and of these four only
+# $\rho \, k_3$ both. Something that goes into a loss is to be judged by its gradient.
 
 # %% [markdown] id="prefer-text"
 # ## 7.5 · A loss for preferences · 12 minutes · ●●○
@@ -641,16 +679,17 @@ lab.hints("7.5")
 #
 # Six boxes hold a letter each; which one holds A? `3 D RETRY 2 A OK EOS`: open box 3, it
 # holds D, try again; box 2 holds A. The teacher opens boxes at random and gives up after
-# half of his misses. 90 rollouts, three seeds.
+# half of his misses. 90 rollouts, three seeds. *No end* and *gives up* are shares of
+# completions, the others shares of attempts; *first 4*, because no example has more.
 
 # %% id="boxes-record" tags=["nbval-check-output"]
 print("\n".join(record.boxes_lines()))
 
 # %% [markdown] id="boxes-after"
-# **It goes on, and it writes more**: giving up was never paid, so after 90 rollouts nobody
-# gives up any more, and completions are nearly three times as long. Nothing else got
-# better. Beyond the four attempts of the longest example it misreads most boxes, and it
-# opens a box again in four attempts of ten. More tokens are not more thought.
+# **It goes on, and writes more.** Nobody gives up any more, completions are nearly three
+# times as long, and more games are won: 0.40 in place of 0.26. All else got worse. It
+# misreads more of the first four boxes and most of the later ones, opens boxes again, and
+# often finds no end. More tokens are not more thought.
 #
 # ## A third game: Countdown · reading, 5 minutes
 #

@@ -277,7 +277,8 @@ def _alike(mine: Any, theirs: Any) -> bool:
         return torch.allclose(a, b, rtol=1e-4, atol=1e-5, equal_nan=True)
     if isinstance(mine, tuple) and isinstance(theirs, tuple):
         return len(mine) == len(theirs) and all(map(_alike, mine, theirs))
-    if isinstance(mine, float) and isinstance(theirs, float):
+    if isinstance(mine, int | float) and isinstance(theirs, int | float):
+        # A bool counts as a number: 1, 1.0 and True are the same answer.
         both_nan = math.isnan(mine) and math.isnan(theirs)
         return both_nan or math.isclose(mine, theirs, rel_tol=1e-4)
     return type(mine) is type(theirs) and bool(mine == theirs)

@@ -58,6 +58,8 @@ def test_one_line_levels_off_and_why():
     assert worst["commonest_share"] > 0.8
     assert worst["slips"] > 150
     assert max(row["slips"] for row in others) < 60
+    teacher_who_thinks = (1 - 0.04) ** 12
+    assert round(100 * teacher_who_thinks) == 61
 
 
 def test_a_verifier_against_ratings():
@@ -72,6 +74,10 @@ def test_a_verifier_against_ratings():
         assert beta == 1
     settings = {(r["lr"], r["beta"]) for r in tables.rows_of("rates")}
     assert len(settings) == 8
+    # With the raters' penalty the verifier's rewards end at six in ten, too.
+    held = shares("rates", arm="verifier", beta=1.0)
+    assert 0.55 < min(held)
+    assert max(held) < 0.66
     for good, bad in zip(won["verifier"], won["raters_5"], strict=True):
         assert good > bad + 0.25
 
@@ -81,7 +87,8 @@ def test_once_is_enough_and_twice_needs_the_clip():
     middles = [sorted(each)[2] for each in once]
     assert max(middles) - min(middles) < 0.02
     assert min(map(min, once)) > 0.7
-    assert sorted(shares("ladder", arm="again"))[3] < 0.3
+    again = sorted(shares("ladder", arm="again"))
+    assert again[2] < 0.21 < again[3] < 0.3 < again[4]
     assert min(shares("ladder", arm="clip")) > 0.5
     held = shares("ladder", "clipped", arm="clip")
     assert max(held) < 0.02
@@ -122,4 +129,6 @@ def test_boxes_longer_and_not_better_read():
         assert b["misread_late"] > 0.7
         assert a["misread_late"] is None
         assert 0.3 < b["again"] < 0.5
+        assert a["ended"] == 1
+        assert b["ended"] < 0.9
         assert b["again"] > a["again"] + 0.2
