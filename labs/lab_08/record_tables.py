@@ -9,6 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from labs.lab_07.plan import RL_PLANS, WARM
 from labs.lab_08.experiments import COUNTS, TEXT_ARMS, TEXTS, WIDTHS
 from labs.lab_08.plan import PLANS
 from labs.lab_08.students import ARMS
@@ -23,6 +24,7 @@ from labsupport.claims.rows import (
     record_rows,
     recorded_on,
 )
+from labsupport.distill.compute import weights
 from labsupport.explore import View, small_print
 from labsupport.explore.style import BLUE, GREEN, VERMILION
 
@@ -76,6 +78,26 @@ def ways_lines() -> list[str]:
             f"{statistics.median(column(mine, 'spent')):>9.0f}"
         )
     return lines
+
+
+def teacher_flops() -> float:
+    """What the teacher's own training cost: its warm start, and 100 rollouts."""
+    N = weights(shipped_teacher("cpu").model)
+    game, plan = PLANS["cpu"].game, RL_PLANS["cpu"]
+    rows = plan.completions
+    learned = WARM.tokens + rows * (game.max_len - 1)
+    # A prompt is read once for its whole group.
+    written = rows * game.longest + rows // plan.group * game.prompt_length
+    return 6.0 * N * learned + 2.0 * N * written
+
+
+def teacher_line() -> str:
+    """The bill that no student pays."""
+    cost, budget = teacher_flops(), PLANS["cpu"].budget
+    return (
+        f"The teacher's own training: {cost / 1e9:,.0f} GFLOPs, {cost / budget:.1f} "
+        "times a student's budget."
+    )
 
 
 def ways_answer(arm: str) -> tuple[float, str]:

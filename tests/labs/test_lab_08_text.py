@@ -1,0 +1,61 @@
+"""What the text of lab 08 says of its records holds in the records."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from labs.lab_08 import record_tables as tables
+from labs.lab_08.plan import PLANS
+from labs.lab_08.teacher import shipped_teacher
+from labs.lab_08.text import STUDENTS, text_teacher
+from labsupport.claims.rows import pick
+from labsupport.distill.compute import weights
+from labsupport.nn import GPT
+
+
+def column(name, metric, **wanted):
+    return [row[metric] for row in pick(tables.rows_of(name), **wanted)]
+
+
+def losses(arm, little):
+    return [row["loss"] for row in tables.best_text(arm, little)]
+
+
+def test_text_with_and_without_scores():
+    """The paragraph below the table of text."""
+    for little in (False, True):
+        # As many steps: scores are ahead; a temperature above 1 does not help.
+        assert max(losses("1", little)) < min(losses("labels", little))
+        assert max(losses("1", little)) < min(losses("2", little))
+        assert max(losses("2", little)) < min(losses("4", little))
+    assert max(losses("labels_more", False)) < min(losses("1", False)) - 0.05
+    assert min(losses("labels_more", True)) > max(losses("labels", True)) + 1
+    teacher = weights(text_teacher("cpu").model)
+    student = weights(GPT(STUDENTS["cpu"].config))
+    assert int(teacher / student) == 16
+    assert int(2 * teacher / (6 * student)) == 5
+    flops = {arm: tables.best_text(arm, False)[0]["flops"] for arm in ("labels", "1")}
+    assert int(flops["1"] / flops["labels"]) == 6
+
+
+def test_every_way_spends_the_same():
+    budget = PLANS["cpu"].budget / 1e9
+    for flops in column("ways", "flops"):
+        assert 0.97 * budget < flops <= budget
+
+
+def test_the_student_has_a_quarter_of_the_weights():
+    teacher = shipped_teacher("cpu").model.parameter_count()
+    student = GPT(PLANS["cpu"].config).parameter_count()
+    assert 3.5 < teacher / student < 4.2
+
+
+def test_the_teacher_was_not_free():
+    assert tables.teacher_flops() == pytest.approx(1.1e12, rel=0.02)
+
+
+def test_answers_alone_are_a_guess():
+    assert statistics.median(column("ways", "accuracy", arm="labels")) < 0.25
+    assert max(column("ways", "accuracy", arm="labels_rl")) < 0.25
