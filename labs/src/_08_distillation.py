@@ -271,7 +271,8 @@ answer, sentence = record.right_answer()
 lab.reveal("right", answer=answer, sentence=sentence)
 
 # %% [markdown] id="policy-text"
-# SENTENCE-RIGHT
+# *Why was I wrong?* The teacher errs in two games of a hundred. Somebody threw those traces
+# out, so the student never saw them: it learned from a better author than its teacher.
 #
 # ## 8.3 · The student writes · 12 minutes · ●●○
 #
@@ -312,7 +313,9 @@ lab.hints("8.3")
 #
 # <details><summary>Answers</summary>
 #
-# SENTENCE-DISAGREE
+# 1. At every state, by some 17 nats: it says `=` at once, and is as sure of that as the
+#    teacher is of a state. Only at the end do they agree.
+# 2. Hardly anywhere: at most places by thousandths of a nat.
 #
 # </details>
 
@@ -339,7 +342,15 @@ print("\n".join(record.ways_lines()))
 print(record.teacher_line())
 
 # %% [markdown] id="ways-after"
-# SENTENCE-WAYS
+# - **Answers teach nothing, traces nearly everything.** From all traces the student wins as
+#   many games as its teacher; without the wrong ones it wins more.
+# - **Scores bring the teacher's mistakes back.** On the same right traces the student of
+#   scores ends where the teacher is: at each place it also learns what the teacher would
+#   have written wrongly. Where the next token is sure they have little else to say.
+# - **Own writing** won everything with four seeds, and with one 0.46. Its second part has
+#   fewer updates, as the teacher has to be asked for every token anew.
+# - **Rewards** after examples learn, too, and with as many FLOPs less, with every seed.
+#   After answers they learn nothing: no completion thinks, so no thought is ever paid.
 #
 # **How small, and from how much?**
 
@@ -374,7 +385,17 @@ for name in record.RECORDS:
     print(f"{name}: {record.caption(name)}")
 
 # %% [markdown] id="verdict-text"
-# SENTENCE-VERDICT
+# What to conclude, and what not:
+#
+# - **A small student learns a skill.** With a quarter of the weights, from 2,000 traces, it
+#   wins as many games as its teacher, and more where a verifier reads along.
+# - **At equal cost traces beat rewards here, if there is a teacher.** DeepSeek reports the
+#   same of a model of 32 billion weights. The teacher's own training, seven students'
+#   budgets, is not in it; without a teacher rewards are what is left (lab 07).
+# - **It is one skill.** What is copied are twelve equal steps, which the teacher once had
+#   from examples, too. That reasoning at large could be copied so is not shown.
+#
+# Rewrite the sentences honestly. Then say what you believe now.
 
 # %% id="beliefs" tags=["nbval-ignore-output"]
 lab.beliefs("kd", "kd-device")
@@ -457,7 +478,9 @@ lab.hints("8.4")
 print("\n".join(record.losses_lines()))
 
 # %% [markdown] id="losses-after"
-# SENTENCE-LOSSES
+# All three end where the teacher is, in the middle, and both intervals contain 0:
+# where a teacher is sure there is one hump, and to cover it is to seek it. Reverse lost one
+# seed of five.
 #
 # ## Dark knowledge · reading, 8 minutes
 #

@@ -59,3 +59,29 @@ def test_the_teacher_was_not_free():
 def test_answers_alone_are_a_guess():
     assert statistics.median(column("ways", "accuracy", arm="labels")) < 0.25
     assert max(column("ways", "accuracy", arm="labels_rl")) < 0.25
+
+
+def test_seven_ways():
+    """The list below the table of ways."""
+    won = {arm: column("ways", "accuracy", arm=arm) for arm in tables.ARMS}
+    teacher = float(shipped_teacher("cpu").about["games won"].split()[0])
+    middle = {arm: statistics.median(each) for arm, each in won.items()}
+    assert middle["traces"] == pytest.approx(teacher, abs=0.01)
+    assert middle["right"] > teacher + 0.01
+    assert middle["logits"] == pytest.approx(teacher, abs=0.003)
+    assert all(a < b for a, b in zip(won["rewards"], won["right"], strict=True))
+    assert min(won["rewards"]) > 0.45
+    worst, *others = sorted(won["on_policy"])
+    assert round(worst, 2) == 0.46
+    assert min(others) > 0.99
+    assert tables.right_answer()[0] == "more than the teacher"
+    assert statistics.median(column("ways", "steps", arm="on_policy")) < 750
+
+
+def test_three_divergences():
+    forward, jsd, reverse = (
+        column("losses", "accuracy", arm=arm) for arm in ("forward", "jsd", "reverse")
+    )
+    for each in (forward, jsd, reverse):
+        assert statistics.median(each) == pytest.approx(0.983, abs=0.003)
+    assert sorted(reverse)[0] < 0.8 < sorted(reverse)[1]
