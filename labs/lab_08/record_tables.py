@@ -293,12 +293,15 @@ def text_lines() -> list[str]:
 # --- on this machine -----------------------------------------------------------------
 
 
+MODELS = ("teacher", "student")
+
+
 def device_lines() -> list[str]:
     """Bytes and tokens a second."""
     rows = rows_of("device")
-    heads = "".join(f"{f'{n} at once':>24}" for n in TEXTS)
+    heads = "".join(f"{f'{n} at once':>26}" for n in TEXTS)
     lines = [f"{'tokens a second':20}{'kB':>8}{heads}"]
-    for arm in ("teacher", "student"):
+    for arm in MODELS:
         mine = pick(rows, arm=arm)
         rates = "".join(
             f"{median_words(column(mine, f'rate_{n}'), digits=0):>24}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -85,3 +86,31 @@ def test_three_divergences():
     for each in (forward, jsd, reverse):
         assert statistics.median(each) == pytest.approx(0.983, abs=0.003)
     assert sorted(reverse)[0] < 0.8 < sorted(reverse)[1]
+
+
+def test_no_student_was_too_small():
+    teacher = shipped_teacher("cpu").model.parameter_count()
+    smallest = GPT(replace(PLANS["cpu"], width=8).config).parameter_count()
+    assert (smallest, teacher) == (1104, 49_856)
+    for width in (8, 16, 24):
+        assert min(column("size", "accuracy", arm="right", width=width)) > 0.98
+    widest = column("size", "accuracy", arm="right", width=48)
+    assert min(widest) < 0.9
+    assert max(column("size", "accuracy", arm="labels")) < 0.25
+    game = PLANS["cpu"].game
+    assert game.after_SK.numel() == 50
+
+
+def test_a_few_hundred_traces():
+    def won(arm, traces):
+        return column("data", "accuracy", arm=arm, traces=traces)
+
+    assert max(won("right", 60) + won("logits", 60)) < 0.2
+    assert min(won("right", 250)) > 0.99
+    assert statistics.median(won("logits", 250)) < 0.75
+    assert min(won("logits", 1000)) > 0.97
+
+
+def test_bytes_and_speed():
+    teacher, student = (pick(tables.rows_of("device"), arm=a) for a in tables.MODELS)
+    assert 3.4 < teacher[0]["bytes"] / student[0]["bytes"] < 4
