@@ -104,7 +104,11 @@ class Course:
         """The teacher's traces, charged for."""
         game = self.plan.game
         traces = write_traces(
-            self.teacher, game, self.plan.traces, seed=self.seed
+            self.teacher,
+            game,
+            self.plan.traces,
+            seed=self.seed,
+            temperature=self.writing,
         )
         compute.writes("teacher", traces.prompts_BT.numel() + traces.written)
         return traces

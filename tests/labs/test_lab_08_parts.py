@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from labs.lab_07.runs import examined
 from labs.lab_08 import humps_explorer as humps
 from labs.lab_08 import teacher as teachers
 from labs.lab_08.disagreement_explorer import disagreement_explorer
+from labs.lab_08.experiments import SETTINGS
 from labs.lab_08.plan import PLANS
 from labs.lab_08.soft_explorer import TEMPERATURES, gradient_sizes, soft_explorer
 from labs.lab_08.students import ARMS, Course, on_policy_loss
@@ -102,6 +105,21 @@ def test_every_way_costs_the_same(teacher):
         assert 0.7 * small.budget < spent <= small.budget, arm
         asks = "teacher writes" in student.compute.spent
         assert asks == (arm in ("traces", "right", "logits", "on_policy")), arm
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_setting_is_another_training(teacher, arm):
+    """No setting may be one that nothing reads."""
+    small = CI.__class__(CI.game, width=16, traces=60, batch_size=16, budget=3e8)
+    found = []
+    for setting in SETTINGS[arm]:
+        turned = dict(setting)
+        plan = small
+        if batch_share := turned.pop("batch_share", None):
+            plan = replace(small, batch_size=int(batch_share * small.batch_size))
+        student = getattr(Course(teacher, plan, 0, **turned), arm)()
+        found.append(student.model.head.weight.sum().item())
+    assert len(set(found)) == len(found), found
 
 
 def test_a_budget_that_pays_for_nothing(teacher):
