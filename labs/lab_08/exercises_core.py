@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from labs.lab_08.students import on_policy_loss
 from labsupport.exercise import Exercise, WrongAnswer
 from labsupport.exercise.check import (
     CheckFailed,
@@ -124,6 +125,23 @@ def _over_tokens(student_NV, teacher_NV, T):
     return T**2 * (p_NV * (p_NV.log() - log_q_NV)).sum(-1).mean()
 
 
+def _each_token(student_NV, teacher_NV, T):
+    log_p_NV = (teacher_NV / T).log_softmax(-1)
+    log_q_NV = (student_NV / T).log_softmax(-1)
+    return T**2 * (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
+
+
+def _turned(student_NV, teacher_NV, T):
+    return -soft_loss(student_NV, teacher_NV, T)
+
+
+def _divided_late(student_NV, teacher_NV, T):
+    log_p_NV = teacher_NV.log_softmax(-1) / T
+    log_q_NV = student_NV.log_softmax(-1) / T
+    kl_N = (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
+    return T**2 * kl_N.mean()
+
+
 def _cut_off(student_NV, teacher_NV, T):
     return soft_loss(student_NV.detach(), teacher_NV, T)
 
@@ -224,6 +242,25 @@ SOFT = Exercise(
             1,
         ),
         WrongAnswer(
+            "each token",
+            _each_token,
+            "a number for each token comes back. Their mean is asked for.",
+            2,
+        ),
+        WrongAnswer(
+            "sign turned",
+            _turned,
+            "the sign is turned: log p - log q is weighed, not log q - log p.",
+            2,
+        ),
+        WrongAnswer(
+            "divided too late",
+            _divided_late,
+            "T divides log-probs, after the softmax. Then they add up to 1 no more: "
+            "divide the scores, before it.",
+            1,
+        ),
+        WrongAnswer(
             "student cut off",
             _cut_off,
             "the student's scores are detached, so there is no gradient to learn from.",
@@ -235,7 +272,7 @@ SOFT = Exercise(
         "`log_softmax`: its logarithm is what you need.",
         "KL(p || q) of a row is the sum over entries of p (log p - log q). Then take "
         "the mean over rows.",
-        "A score's effect on q shrinks as 1 / T, and so does p - q. Together 1 / T^2.",
+        "Multiply the mean by `T**2`. (In Python `T^2` is no power.)",
     ),
 )
 
@@ -377,6 +414,16 @@ def _one_too_many(traces, is_right, most):
     return keep_right(traces, is_right, most + 1)
 
 
+def _stops_early(traces, is_right, most):
+    kept: list[Trace] = []
+    for trace in traces:
+        if len([one for one in kept if one[0] == trace[0]]) == most:
+            break
+        if trace not in kept and is_right(*trace):
+            kept.append(trace)
+    return kept
+
+
 def _the_last(traces, is_right, most):
     return keep_right(traces[::-1], is_right, most)[::-1]
 
@@ -460,6 +507,13 @@ REJECT = Exercise(
             3,
         ),
         WrongAnswer(
+            "stops early",
+            _stops_early,
+            "it stops as soon as one prompt has enough. Others come later: `continue`, "
+            "not `break`.",
+            3,
+        ),
+        WrongAnswer(
             "the last ones",
             _the_last,
             "the last right traces of a prompt are kept. Asked for are the first.",
@@ -532,14 +586,6 @@ def apart_and_seen(
         + 10.0 * teacher_BSV.requires_grad
     )
     return apart(student_BSV, teacher_BSV, mask_BS) + seen
-
-
-def on_policy_loss(student, teacher, prompts_BT, write, divergence):
-    """How far the teacher would have gone another way, on what the student wrote."""
-    with torch.no_grad():
-        tokens_BS, mask_BS = write(student, prompts_BT)
-        teacher_BSV = teacher(tokens_BS)
-    return divergence(student(tokens_BS), teacher_BSV, mask_BS)
 
 
 def policy_probes(divergence: Any = apart_and_seen) -> Sequence[Arguments]:
@@ -707,10 +753,10 @@ ON_POLICY = Exercise(
         ),
     ),
     hints=(
-        "`tokens_BS, mask_BS = write(student, prompts_BT)`: the student writes.",
-        "Both read the same tokens: `student(tokens_BS)`, `teacher(tokens_BS)`. Then "
-        "`divergence(scores of the student, scores of the teacher, mask_BS)`.",
-        "Write and have the teacher score under `torch.no_grad()`. The student's "
-        "scores come after it, outside.",
+        "Who writes? `write` takes a model and prompts, and returns two tensors.",
+        "Both models read the same tokens. `divergence` takes the student's scores, the "
+        "teacher's, and the mask, in this order.",
+        "What is written, and what the teacher says, are made under `torch.no_grad()`. "
+        "The student's scores come after it, outside.",
     ),
 )

@@ -118,6 +118,22 @@ def _one_number(log_p_NV, log_q_NV, beta):
     return mixture_divergence(log_p_NV, log_q_NV, beta).mean()
 
 
+def _no_sum(log_p_NV, log_q_NV, beta):
+    log_m_NV = torch.logaddexp(
+        log_p_NV + math.log(beta), log_q_NV + math.log(1 - beta)
+    )
+    of_p_NV = log_p_NV.exp() * (log_p_NV - log_m_NV)
+    of_q_NV = log_q_NV.exp() * (log_q_NV - log_m_NV)
+    return beta * of_p_NV + (1 - beta) * of_q_NV
+
+
+def _m_not_weighed(log_p_NV, log_q_NV, beta):
+    log_m_NV = torch.logaddexp(log_p_NV, log_q_NV)
+    of_p_N = (log_p_NV.exp() * (log_p_NV - log_m_NV)).sum(-1)
+    of_q_N = (log_q_NV.exp() * (log_q_NV - log_m_NV)).sum(-1)
+    return beta * of_p_N + (1 - beta) * of_q_N
+
+
 MIXTURE = Exercise(
     id="8.4",
     title="between forward and reverse",
@@ -178,6 +194,20 @@ MIXTURE = Exercise(
             "that is KL(M || p) and KL(M || q). Asked for are KL(p || M) and "
             "KL(q || M): p and q weigh.",
             1,
+        ),
+        WrongAnswer(
+            "no sum",
+            _no_sum,
+            "entries of the vocabulary are not added up: a number for each row is "
+            "asked for, not one for each entry.",
+            1,
+        ),
+        WrongAnswer(
+            "M without weights",
+            _m_not_weighed,
+            "M is p + q. It is beta p + (1 - beta) q: add the logarithms of both "
+            "weights before `logaddexp`.",
+            2,
         ),
         WrongAnswer(
             "one number",

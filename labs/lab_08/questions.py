@@ -22,10 +22,10 @@ QUESTIONS = (
     Question(
         "08.tsquare",
         "You raise T from 1 to 8 and leave T^2 out. What happens to the training?",
-        "the gradients become some 64 times smaller",
+        "the gradients become up to 64 times smaller",
         {
             "nothing: T only softens": "It also divides the scores, twice over.",
-            "the gradients become some 64 times smaller": (
+            "the gradients become up to 64 times smaller": (
                 "The optimizer may hide it, as Adam divides by their size; a mix with "
                 "labels shows it."
             ),

@@ -44,6 +44,13 @@ NAMES = {
     "labels_rl": "answers, then rewards",
 }
 
+DRAWN = {
+    "labels": "answers alone",
+    "right": "right traces",
+    "logits": "their scores",
+}
+"""The same where they stand alone."""
+
 
 def caption(experiment: str) -> str:
     """Where a record comes from."""
@@ -161,7 +168,7 @@ def size_view() -> View:
             )
             for width in widths
         }
-        add_spread(figure, widths, won, NAMES[arm], colour, dash)
+        add_spread(figure, widths, won, DRAWN[arm], colour, dash)
         table[NAMES[arm]] = [statistics.median(won[width]) for width in widths]
     figure.add_hline(
         y=0.2,
@@ -208,7 +215,7 @@ def data_view() -> View:
             )
             for count in counts
         }
-        add_spread(figure, counts, won, NAMES[arm], colour, dash)
+        add_spread(figure, counts, won, DRAWN[arm], colour, dash)
         table[NAMES[arm]] = [statistics.median(won[count]) for count in counts]
     figure.update_layout(title="How many traces does a student need?")
     figure.update_xaxes(
@@ -304,7 +311,7 @@ def device_lines() -> list[str]:
     for arm in MODELS:
         mine = pick(rows, arm=arm)
         rates = "".join(
-            f"{median_words(column(mine, f'rate_{n}'), digits=0):>24}"
+            f"{median_words(column(mine, f'rate_{n}'), digits=0):>26}"
             for n in TEXTS
         )
         lines.append(f"{arm:20}{mine[0]['bytes'] / 1000:>8.0f}{rates}")

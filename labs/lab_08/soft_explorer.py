@@ -79,13 +79,13 @@ def drawn(
     figure.update_xaxes(
         tickvals=list(range(len(order))), ticktext=shown, row=1, col=1
     )
-    figure.update_yaxes(range=[0, 1.04], row=1, col=1)
+    figure.update_yaxes(title="probability", range=[0, 1.04], row=1, col=1)
     figure.update_xaxes(title="T", type="log", row=1, col=2)
     figure.update_xaxes(
         tickvals=list(TEMPERATURES), ticktext=[f"{t:g}" for t in TEMPERATURES],
         row=1, col=2,
     )  # fmt: skip
-    figure.update_yaxes(type="log", row=1, col=2)
+    figure.update_yaxes(title="size", type="log", row=1, col=2)
     figure.update_layout(
         height=400,
         margin={"t": 100},

@@ -38,12 +38,20 @@ from labsupport.generate.draws import Seeds
 from labsupport.nn import GPT
 from labsupport.rl import train_rl
 from labsupport.settings import choose_settings
-from labsupport.tasks.game import Writer, supervised
+from labsupport.tasks.game import IGNORED, Game, Writer, supervised
 from labsupport.tasks.shell_game import direct
 from labsupport.train import train
 
 GROUP, PROMPTS = 16, 24
 """Of a rollout with rewards."""
+
+
+MOST = 4
+"""Traces of one prompt that a student gets. Prompts hardly ever repeat here."""
+Soft = Callable[[Tensor, Tensor, float], Tensor]
+Keep = Callable[[list[tuple[str, str]], Callable[[str, str], bool], int], Any]
+Step = Callable[..., Tensor]
+"""Exercises 8.1, 8.2 and 8.3."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,11 +173,18 @@ class Course:
         model, compute = self.begin()
         return self.from_traces(model, compute, self.written(compute))
 
-    def right(self) -> Student:
-        """Only what the verifier accepted."""
+    def right(self, keep: Keep | None = None) -> Student:
+        """Only what the verifier accepted.
+
+        Args:
+            keep: chooses traces, as exercise 8.2 does; None for all right ones.
+        """
         model, compute = self.begin()
         traces = self.written(compute)
-        return self.from_traces(model, compute, traces.only(traces.right_B))
+        kept_B = (
+            traces.right_B if keep is None else chosen(traces, self.plan, keep)
+        )
+        return self.from_traces(model, compute, traces.only(kept_B))
 
     def from_traces(
         self, model: GPT, compute: Compute, traces: Traces, share: float = 1.0
@@ -184,8 +199,13 @@ class Course:
         loss = self.fit(model, batch, steps, "Traces")
         return Student(model, compute, steps, loss)
 
-    def logits(self, beta: float = 0.0) -> Student:
-        """Right traces, and at each place all that the teacher would say."""
+    def logits(self, beta: float = 0.0, soft: Soft | None = None) -> Student:
+        """Right traces, and at each place all that the teacher would say.
+
+        Args:
+            beta: of the divergence.
+            soft: compares scores, as exercise 8.1 does, in place of it.
+        """
         loss = DistillationLoss(beta, self.temperature)
         model, compute = self.begin()
         traces = self.written(compute)
@@ -201,30 +221,56 @@ class Course:
 
         def compared(student: GPT, given: tuple[Tensor, Tensor]) -> Tensor:
             tokens, rows = given
-            return loss(student(tokens), scores_BSV[rows], targets_BS[rows])
+            targets, teacher = targets_BS[rows], scores_BSV[rows]
+            if soft is None:
+                return loss(student(tokens), teacher, targets)
+            counts = targets != IGNORED
+            return soft(
+                student(tokens)[counts], teacher[counts], self.temperature
+            )
 
         steps = compute.steps(learned=B * tokens_BS.shape[1])
         ended = self.fit(model, batch, steps, "Scores", compared)
         return Student(model, compute, steps, ended)
 
-    def on_policy(self, loss: DistillationLoss = REVERSE) -> Student:
-        """Right traces first; then the student writes, and the teacher scores."""
+    def on_policy(
+        self, loss: DistillationLoss = REVERSE, step: Step | None = None
+    ) -> Student:
+        """Right traces first; then the student writes, and the teacher scores.
+
+        Args:
+            loss: compares scores.
+            step: makes a loss of one batch, as exercise 8.3 does; None for ours.
+        """
         model, compute = self.begin()
         traces = self.written(compute)
         traces = traces.only(traces.right_B)
         first = self.from_traces(model, compute, traces, self.share)
-        game, B = self.plan.game, self.plan.batch_size
+        game, B, make_loss = (
+            self.plan.game,
+            self.plan.batch_size,
+            step or on_policy_loss,
+        )
         S = game.max_len - 1
 
-        def batch(step: int) -> tuple[Tensor, Tensor]:
-            prompts_BT = game.prompts(B, seed=self.seed, step=step)
-            return prompts_BT, torch.tensor(step)
+        def batch(number: int) -> tuple[Tensor, Tensor]:
+            prompts_BT = game.prompts(B, seed=self.seed, step=number)
+            return prompts_BT, torch.tensor(number)
+
+        def divergence(
+            student: Tensor, teacher: Tensor, mask: Tensor
+        ) -> Tensor:
+            return loss(student, teacher, torch.where(mask, 0, IGNORED))
 
         def compared(student: GPT, given: tuple[Tensor, Tensor]) -> Tensor:
-            prompts_BT, step = given
-            seeds_B = row_seeds(self.seed, int(step), B)
-            return on_policy_loss(
-                student, self.teacher, game, prompts_BT, seeds_B, loss=loss
+            prompts_BT, number = given
+            seeds_B = row_seeds(self.seed, int(number), B)
+
+            def write(writer: GPT, prompts: Tensor) -> tuple[Tensor, Tensor]:
+                return written_text(writer, game, prompts, seeds_B)
+
+            return make_loss(
+                student, self.teacher, prompts_BT, write, divergence
             )
 
         steps = compute.steps(learned=B * S, student=B * S, teacher=B * S)
@@ -258,32 +304,56 @@ class Course:
         return self.rewards(direct())
 
 
-def on_policy_loss(
-    student: GPT,
-    teacher: GPT,
-    game: Any,
-    prompts_BT: Tensor,
-    seeds_B: Seeds,
-    *,
-    loss: DistillationLoss = REVERSE,
-) -> Tensor:
-    """The student writes; where would the teacher have gone on otherwise?
-
-    Nothing is learned through the sampling: what was written is taken as given.
-    Source: Agarwal et al., 2023 (arXiv 2306.13649), algorithm 1.
-    """
-    written = generate(
-        student,
+def written_text(
+    writer: GPT, game: Game, prompts_BT: Tensor, seeds_B: Seeds
+) -> tuple[Tensor, Tensor]:
+    """What a model writes: tokens_BS, and where what comes next was written."""
+    found = generate(
+        writer,
         prompts_BT,
         longest=game.longest,
         eos=game.eos,
         pad=game.pad,
         seeds=seeds_B,
     )
-    tokens_BS, targets_BS = supervised(prompts_BT, written.tokens_RN, game.pad)
+    tokens_BS, targets_BS = supervised(prompts_BT, found.tokens_RN, game.pad)
+    return tokens_BS, targets_BS != IGNORED
+
+
+def on_policy_loss(
+    student: Any,
+    teacher: Any,
+    prompts_BT: Tensor,
+    write: Callable[[Any, Tensor], tuple[Tensor, Tensor]],
+    divergence: Callable[[Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """The student writes; where would the teacher have gone on otherwise?
+
+    Nothing is learned through the sampling: what was written is taken as given.
+    Source: Agarwal et al., 2023 (arXiv 2306.13649), algorithm 1.
+    """
     with torch.no_grad():
+        tokens_BS, mask_BS = write(student, prompts_BT)
         teacher_BSV = teacher(tokens_BS)
-    return loss(student(tokens_BS), teacher_BSV, targets_BS)
+    return divergence(student(tokens_BS), teacher_BSV, mask_BS)
+
+
+def chosen(traces: Traces, plan: StudentPlan, keep: Keep) -> Tensor:
+    """keep_B: which traces a function chooses, given them as text."""
+    names, pad = plan.game.vocabulary, traces.pad
+    pairs = [
+        (names.decode(prompt), names.decode([t for t in written if t != pad]))
+        for prompt, written in zip(
+            traces.prompts_BT.tolist(),
+            traces.completions_BN.tolist(),
+            strict=True,
+        )
+    ]
+    verdicts = dict(zip(pairs, traces.right_B.tolist(), strict=True))
+    kept = set(
+        keep(pairs, lambda prompt, written: verdicts[prompt, written], MOST)
+    )
+    return torch.tensor([pair in kept for pair in pairs])
 
 
 ARMS = (

@@ -12,14 +12,22 @@ from labs.lab_07.runs import examined
 from labs.lab_08 import humps_explorer as humps
 from labs.lab_08 import teacher as teachers
 from labs.lab_08.disagreement_explorer import disagreement_explorer
+from labs.lab_08.exercises_core import keep_right, soft_loss
 from labs.lab_08.experiments import SETTINGS
 from labs.lab_08.plan import PLANS
 from labs.lab_08.soft_explorer import TEMPERATURES, gradient_sizes, soft_explorer
-from labs.lab_08.students import ARMS, Course, on_policy_loss
+from labs.lab_08.students import (
+    ARMS,
+    Course,
+    chosen,
+    on_policy_loss,
+    written_text,
+)
 from labsupport.distill import REVERSE, write_traces
 from labsupport.errors import LabError
 from labsupport.generate import row_seeds
 from labsupport.nn import GPT, GPTConfig
+from labsupport.tasks.game import IGNORED
 from labsupport.train.stored_model import SHIPPED, load_model, store_model
 from tests.labs.every_view import every_view
 
@@ -110,7 +118,7 @@ def test_every_way_costs_the_same(teacher):
 @pytest.mark.parametrize("arm", ARMS)
 def test_every_setting_is_another_training(teacher, arm):
     """No setting may be one that nothing reads."""
-    small = CI.__class__(CI.game, width=16, traces=60, batch_size=16, budget=3e8)
+    small = replace(CI, width=16, traces=60, batch_size=16, budget=6e8)
     found = []
     for setting in SETTINGS[arm]:
         turned = dict(setting)
@@ -129,17 +137,45 @@ def test_a_budget_that_pays_for_nothing(teacher):
 
 
 def test_on_policy_learns_from_what_the_student_writes(teacher):
-    course = Course(teacher, CI, 0, 3e-3)
-    student, _ = course.begin()
+    student, _ = Course(teacher, CI, 0).begin()
     prompts = CI.game.prompts(8, seed=0)
-    loss = on_policy_loss(student, teacher, CI.game, prompts, row_seeds(0, 0, 8))
-    loss.backward()
+    seen = []
+
+    def write(writer, prompts_BT):
+        seen.append(writer)
+        return written_text(writer, CI.game, prompts_BT, row_seeds(0, 0, 8))
+
+    def divergence(s, t, mask):
+        return REVERSE(s, t, torch.where(mask, 0, IGNORED))
+
+    on_policy_loss(student, teacher, prompts, write, divergence).backward()
+    assert seen == [student]
     assert all(weight.grad is not None for weight in student.parameters())
     assert all(weight.grad is None for weight in teacher.parameters())
-    same = on_policy_loss(
-        teacher, teacher, CI.game, prompts, row_seeds(0, 0, 8), loss=REVERSE
-    )
+    same = on_policy_loss(teacher, teacher, prompts, write, divergence)
     assert same.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_a_readers_functions_train(teacher):
+    """Exercises 8.1 to 8.3: ours, given as a reader's, train as ours do."""
+    small = replace(CI, width=16, traces=80, batch_size=16, budget=4e8)
+    course = Course(teacher, small, 0, temperature=2.0)
+    for ours, yours in (
+        (course.logits(), course.logits(soft=soft_loss)),
+        (course.right(), course.right(keep=keep_right)),
+        (course.on_policy(), course.on_policy(step=on_policy_loss)),
+    ):
+        assert ours.steps == yours.steps
+        for a, b in zip(ours.model.parameters(), yours.model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_a_reader_keeps_other_traces(teacher):
+    traces = write_traces(teacher, CI.game, 30, seed=0)
+    first = chosen(traces, CI, lambda pairs, is_right, most: pairs[:3])
+    assert first.tolist() == [True] * 3 + [False] * 27
+    right = chosen(traces, CI, keep_right)
+    assert torch.equal(right, traces.right_B)
 
 
 # --- pictures ------------------------------------------------------------------
