@@ -754,8 +754,8 @@ ON_POLICY = Exercise(
     ),
     hints=(
         "Who writes? `write` takes a model and prompts, and returns two tensors.",
-        "Both models read the same tokens. `divergence` takes the student's scores, the "
-        "teacher's, and the mask, in this order.",
+        "Both models read the same tokens. `divergence` takes the student's scores, "
+        "the teacher's, and the mask, in this order.",
         "What is written, and what the teacher says, are made under `torch.no_grad()`. "
         "The student's scores come after it, outside.",
     ),
