@@ -67,8 +67,15 @@ def test_seven_ways():
     won = {arm: column("ways", "accuracy", arm=arm) for arm in tables.ARMS}
     teacher = float(shipped_teacher("cpu").about["games won"].split()[0])
     middle = {arm: statistics.median(each) for arm, each in won.items()}
-    assert middle["traces"] == pytest.approx(teacher, abs=0.01)
-    assert middle["right"] > teacher + 0.01
+    assert teacher < min(won["traces"])
+    assert middle["traces"] < teacher + 0.015
+    assert min(won["right"]) > 0.995
+    assert all(
+        row["writing"] == 0.7 for row in pick(tables.rows_of("ways"), arm="traces")
+    )
+    assert all(
+        row["temperature"] == 2 for row in pick(tables.rows_of("ways"), arm="logits")
+    )
     assert middle["logits"] == pytest.approx(teacher, abs=0.003)
     assert all(a < b for a, b in zip(won["rewards"], won["right"], strict=True))
     assert min(won["rewards"]) > 0.45
@@ -106,7 +113,7 @@ def test_a_few_hundred_traces():
         return column("data", "accuracy", arm=arm, traces=traces)
 
     assert max(won("right", 60) + won("logits", 60)) < 0.2
-    assert min(won("right", 250)) > 0.99
+    assert min(won("right", 250)) > 0.98
     assert statistics.median(won("logits", 250)) < 0.75
     assert min(won("logits", 1000)) > 0.97
 
