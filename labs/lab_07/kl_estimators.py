@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from labsupport.rl import k1, k2, k3
+
 KINDS = ("k1", "k2", "k3", "rho k3")
 
 
@@ -23,15 +25,9 @@ def estimate(kind: str, logp_V: Tensor, ref_V: Tensor) -> Tensor:
         logp_V: log pi, float64.
         ref_V: log pi_ref.
     """
-    log_r_V = ref_V - logp_V
-    if kind == "k1":
-        return -log_r_V
-    if kind == "k2":
-        return log_r_V.square() / 2
-    k3_V = log_r_V.expm1() - log_r_V
-    if kind == "k3":
-        return k3_V
-    return (logp_V - logp_V.detach()).exp() * k3_V
+    if kind == "rho k3":
+        return (logp_V - logp_V.detach()).exp() * k3(logp_V, ref_V)
+    return {"k1": k1, "k2": k2, "k3": k3}[kind](logp_V, ref_V)
 
 
 def gradients(pi_V: Tensor, ref_V: Tensor) -> dict[str, tuple[float, Tensor]]:

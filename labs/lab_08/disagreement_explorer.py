@@ -73,7 +73,9 @@ def drawn(
     apart_S = disagreement(student_SV, teacher_SV, written_S).tolist()
     text = [names[token] for token in written_S.tolist()]
     p_V, q_V = teacher_SV[at].softmax(-1), student_SV[at].softmax(-1)
-    order = p_V.argsort(descending=True)[:MOST].tolist()
+    # The likeliest of either, so that no tall bar is missing.
+    order = torch.maximum(p_V, q_V).argsort(descending=True)[:MOST].tolist()
+    order.sort(key=lambda token: -p_V[token].item())
     figure = make_subplots(
         rows=2,
         vertical_spacing=0.28,
@@ -119,7 +121,7 @@ def drawn(
     figure.update_yaxes(
         title="nats", range=[0, max(0.5, *apart_S)], row=1, col=1
     )
-    figure.update_yaxes(range=[0, 1.04], row=2, col=1)
+    figure.update_yaxes(title="probability", range=[0, 1.04], row=2, col=1)
     figure.update_layout(
         height=520, legend={"y": 0.44, "yanchor": "top", "x": 0.7}
     )

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from kernels.token_divergence import token_divergence
 from labsupport.explore import Explorer, View, choose, slide
 from labsupport.explore.style import BLUE, VERMILION
 
@@ -41,19 +42,6 @@ def teacher(distance: float) -> Tensor:
     return torch.logaddexp(left, right)
 
 
-def divergence(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
-    """KL or generalised JSD; see exercise 8.4."""
-    if beta == 0:
-        return (log_p.exp() * (log_p - log_q)).sum(-1)
-    if beta == 1:
-        return (log_q.exp() * (log_q - log_p)).sum(-1)
-    weights = torch.tensor([beta, 1 - beta]).log()
-    log_m = torch.logaddexp(log_p + weights[0], log_q + weights[1])
-    return beta * (log_p.exp() * (log_p - log_m)).sum(-1) + (1 - beta) * (
-        log_q.exp() * (log_q - log_m)
-    ).sum(-1)
-
-
 @lru_cache(maxsize=64)
 def best_hump(beta: float, distance: float) -> tuple[float, float, float]:
     """Middle and spread of the best single hump, and its divergence.
@@ -62,7 +50,9 @@ def best_hump(beta: float, distance: float) -> tuple[float, float, float]:
     """
     log_p = teacher(distance)
     middle, spread = torch.meshgrid(MIDDLES, SPREADS, indexing="ij")
-    each = divergence(log_p, log_hump(middle, spread), beta)
+    # Log-probs are scores of themselves.
+    log_q = log_hump(middle, spread)
+    each = token_divergence(log_q, log_p.expand_as(log_q), beta=beta)
     at = int(each.argmin())
     return (
         middle.flatten()[at].item(),

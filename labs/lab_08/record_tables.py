@@ -174,6 +174,7 @@ def size_view() -> View:
         y=0.2,
         line={"dash": "dot", "color": "#6b7280"},
         annotation_text="a guess",
+        annotation_position="bottom left",
     )
     figure.update_layout(title="How small may a student be?")
     figure.update_xaxes(

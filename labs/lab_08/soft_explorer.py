@@ -85,10 +85,12 @@ def drawn(
         tickvals=list(TEMPERATURES), ticktext=[f"{t:g}" for t in TEMPERATURES],
         row=1, col=2,
     )  # fmt: skip
-    figure.update_yaxes(title="size", type="log", row=1, col=2)
+    figure.update_yaxes(
+        title="size", type="log", dtick=1, range=[-2.2, 0.8], row=1, col=2
+    )
     figure.update_layout(
         height=400,
-        margin={"t": 100},
+        margin={"t": 100, "b": 64},
         legend={"x": 0.64, "y": 1.3, "yanchor": "top"},
     )
     others = 1 - p_V.max().item()

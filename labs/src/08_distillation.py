@@ -470,6 +470,24 @@ lab.beliefs("kd", "kd-device")
 # - On-policy, the student learns where it goes itself.
 # - Equal compute counts the teacher, too.
 #
+# **Limits.** One game of equal steps, on which a teacher is sure; students of one layer; a
+# teacher only four times as large; FLOPs without those of attention. Sizes, traces and
+# divergences have the settings that were best for width 32 and 2,000 traces.
+#
+# **Diagnose.** What is wrong?
+#
+# 1. The student's loss is near 0 on the teacher's traces, and it wins half of its games.
+# 2. You mix labels with soft targets at T = 8, half and half, and leave $T^2$ out. Nothing
+#    changes against labels alone.
+#
+# <details><summary>Answers</summary>
+#
+# 1. It has learned what follows the teacher's states, and goes wrong behind its own slips,
+#    which no trace shows. Have it write, and ask the teacher there.
+# 2. The soft part pulls some 64 times less than it should, so labels decide.
+#
+# </details>
+#
 # **Further reading.** [Hinton et al. 2015](https://arxiv.org/abs/1503.02531).
 # [GKD](https://arxiv.org/abs/2306.13649). [MiniLLM](https://arxiv.org/abs/2306.08543).
 # [DeepSeek-R1](https://arxiv.org/abs/2501.12948), section 2.4 and table 5.

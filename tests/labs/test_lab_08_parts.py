@@ -220,6 +220,9 @@ def test_soft_targets_and_disagreement_in_every_setting(teacher, taught):
         assert f"T = {setting['T']:g}" in view.sentence
     models = {name: student.model for name, student in taught.items()}
     explorer = disagreement_explorer(teacher, models, tokens_BS, targets_BS, names)
+    # Whatever either finds likeliest is drawn.
+    for bars in explorer.draw(student="labels", text=1, place=1).figure.data[1:]:
+        assert max(bars.y) > 0.4, bars.name
     apart = {"right": 0.0, "labels": 0.0}
     for setting, view in every_view(explorer, place=(1, 7)):
         apart[setting["student"]] += sum(view.table["nats"])
