@@ -52,6 +52,11 @@ WIDTHS = (8, 16, 24, 48)
 """Of students, beside the 32 of the other records."""
 COUNTS = (60, 250, 1000)
 """Traces that the teacher writes, beside the 2000."""
+GRID_WIDTHS, GRID_COUNTS = (4, 8, 16, 32, 64), (60, 125, 250, 500, 2000)
+"""Of the grid of sizes and traces; the teacher has width 64."""
+WIDTH_RATES = (2.5e-3, 5e-3, 1e-2, 2e-2)
+"""Every width of the grid has its best one. In a pilot the rate that suits width 32 (0.02)
+left width 4 with nothing, and a quarter of it taught width 8 nothing."""
 
 
 def student_row(student: Student, course: Course, scale: Scale) -> Row:
@@ -132,6 +137,59 @@ def size_row(arm: str, seed: int, scale: Scale, *, width: int) -> Row:
 def data_row(arm: str, seed: int, scale: Scale, *, traces: int) -> Row:
     """Fewer traces, with as many FLOPs: they are read more often."""
     return taught(arm, seed, scale, best_setting(arm), traces=traces)
+
+
+# --- size and traces -------------------------------------------------------------
+
+
+def width_row(
+    arm: str, seed: int, scale: Scale, *, width: int, lr: float
+) -> Row:
+    """A width at one learning rate, with all traces."""
+    return right_traces(arm, seed, scale, lr=lr, width=width)
+
+
+@lru_cache
+def best_rate(width: int) -> float:
+    """The one with the highest mean accuracy in `width_rates`."""
+    rows = [
+        row
+        for row in load_record("08", "width_rates")["rows"]
+        if row["width"] == width
+    ]
+
+    def merit(lr: float) -> float:
+        return statistics.fmean(
+            row["accuracy"] for row in rows if row["lr"] == lr
+        )
+
+    return max(WIDTH_RATES, key=merit)
+
+
+def kept_row(
+    arm: str, seed: int, scale: Scale, *, width: int, traces: int
+) -> Row:
+    """A width at its best rate, with fewer traces."""
+    lr = best_rate(width)
+    return right_traces(arm, seed, scale, lr=lr, width=width, traces=traces)
+
+
+def right_traces(
+    arm: str, seed: int, scale: Scale, lr: float, **changed: Any
+) -> Row:
+    """A student of right traces, written as suited best in `rates`."""
+    writing = SETTINGS[arm][best_setting(arm)]["writing"]
+    plan = replace(PLANS[scale], **changed)
+    teacher = shipped_teacher(scale).model
+    course = Course(teacher, plan, seed, lr=lr, writing=writing)
+    began = time.perf_counter()
+    student: Student = getattr(course, arm)()
+    spent = time.perf_counter() - began
+    return student_row(student, course, scale) | {
+        "weights": weights(student.model),
+        "lr": lr,
+        "spent": round(spent, 2),
+    }
 
 
 # --- text ----------------------------------------------------------------------
@@ -252,6 +310,36 @@ EXPERIMENTS = [
         arms=("right", "logits"),
         seeds=REPORTING[:3],
         points=[{"traces": count} for count in COUNTS],
+        clocks=("spent",),
+    ),
+    Experiment(
+        lab="08",
+        name="width_rates",
+        sampled=True,
+        question="Which learning rate suits which width of a student?",
+        run=width_row,
+        arms=("right",),
+        seeds=TUNING,
+        points=[
+            {"width": width, "lr": lr}
+            for width in GRID_WIDTHS
+            for lr in WIDTH_RATES
+        ],
+        clocks=("spent",),
+    ),
+    Experiment(
+        lab="08",
+        name="kept",
+        sampled=True,
+        question="How small may a student be, and from how many traces?",
+        run=kept_row,
+        arms=("right",),
+        seeds=REPORTING[:3],
+        points=[
+            {"width": width, "traces": traces}
+            for width in GRID_WIDTHS
+            for traces in GRID_COUNTS
+        ],
         clocks=("spent",),
     ),
     Experiment(
