@@ -19,6 +19,7 @@ from labsupport.distill.compute import weights
 from labsupport.generate import generate
 from labsupport.nn import GPT
 from labsupport.settings import Scale
+from labsupport.tasks.game import Game
 
 Row = dict[str, Any]
 
@@ -55,8 +56,8 @@ COUNTS = (60, 250, 1000)
 GRID_WIDTHS, GRID_COUNTS = (4, 8, 16, 32, 64), (60, 125, 250, 500, 2000)
 """Of the grid of sizes and traces; the teacher has width 64."""
 WIDTH_RATES = (2.5e-3, 5e-3, 1e-2, 2e-2)
-"""Every width of the grid has its best one. In a pilot the rate that suits width 32 (0.02)
-left width 4 with nothing, and a quarter of it taught width 8 nothing."""
+"""Every width of the grid has its best one. In a pilot the rate that suits width 32,
+0.02, left width 4 with nothing, and a quarter of it taught width 8 nothing."""
 
 
 def student_row(student: Student, course: Course, scale: Scale) -> Row:
@@ -231,17 +232,18 @@ def device_row(arm: str, seed: int, scale: Scale) -> Row:
         "bytes": 4 * model.parameter_count(),
     }
     for texts in TEXTS:
+        repeats = max(3, 256 // texts) if scale != "ci" else 3
         row[f"rate_{texts}"] = round(
-            tokens_a_second(model, scale, texts, seed), 1
+            tokens_a_second(model, plan.game, texts, seed, repeats), 1
         )
     return row
 
 
-def tokens_a_second(model: GPT, scale: Scale, texts: int, seed: int) -> float:
-    """How fast it writes so many texts at once, none of which ends early."""
-    game = PLANS[scale].game
+def tokens_a_second(
+    model: GPT, game: Game, texts: int, seed: int, repeats: int
+) -> float:
+    """How fast it writes so many texts at once: the median of some repeats."""
     prompts = game.prompts(texts, seed=seed, split="validation")
-    repeats = max(3, 256 // texts) if scale != "ci" else 3
     times = []
     for _ in range(repeats):
         began = time.perf_counter()
@@ -294,7 +296,7 @@ EXPERIMENTS = [
         lab="08",
         name="size",
         sampled=True,
-        question="How small may a student be?",
+        question="Does width help answers alone? Right traces beside them.",
         run=size_row,
         arms=("right", "labels"),
         seeds=REPORTING[:3],
@@ -305,7 +307,7 @@ EXPERIMENTS = [
         lab="08",
         name="data",
         sampled=True,
-        question="How many traces does a student need?",
+        question="Tokens or scores, from how many traces?",
         run=data_row,
         arms=("right", "logits"),
         seeds=REPORTING[:3],

@@ -1,4 +1,4 @@
-"""Lab 08's records in words and pictures. They are recorded, not live."""
+"""Lab 08's records in words. They are recorded, not live."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import plotly.graph_objects as go
-
 from labs.lab_07.plan import RL_PLANS, WARM
-from labs.lab_08.experiments import COUNTS, TEXT_ARMS, TEXTS, WIDTHS
+from labs.lab_08.experiments import (
+    COUNTS,
+    GRID_COUNTS,
+    GRID_WIDTHS,
+    TEXT_ARMS,
+    TEXTS,
+)
 from labs.lab_08.plan import PLANS
 from labs.lab_08.students import ARMS
 from labs.lab_08.teacher import shipped_teacher
@@ -25,11 +29,19 @@ from labsupport.claims.rows import (
     recorded_on,
 )
 from labsupport.distill.compute import weights
-from labsupport.explore import View, small_print
-from labsupport.explore.style import BLUE, GREEN, VERMILION
 
 CLAIMS = ("kd", "kd-device")
-RECORDS = ("rates", "ways", "losses", "size", "data", "text", "device")
+RECORDS = (
+    "rates",
+    "ways",
+    "losses",
+    "size",
+    "data",
+    "width_rates",
+    "kept",
+    "text",
+    "device",
+)
 rows_of = partial(record_rows, "08")
 words = partial(median_words, digits=3)
 verdict_lines = partial(ledger_lines, CLAIMS)
@@ -43,13 +55,6 @@ NAMES = {
     "rewards": "examples, then rewards",
     "labels_rl": "answers, then rewards",
 }
-
-DRAWN = {
-    "labels": "answers alone",
-    "right": "right traces",
-    "logits": "their scores",
-}
-"""The same where they stand alone."""
 
 
 def caption(experiment: str) -> str:
@@ -150,115 +155,56 @@ def losses_lines() -> list[str]:
 # --- size and data ------------------------------------------------------------------
 
 
-def size_view() -> View:
-    """Games won by the width of the student."""
-    full = PLANS["cpu"].width
-    widths = sorted((*WIDTHS, full))
-    figure, table = go.Figure(), {"width": widths}
-    for arm, colour, dash in (
-        ("right", BLUE, "solid"),
-        ("labels", VERMILION, "dash"),
-    ):
-        won = {
-            width: column(
+def size_line() -> str:
+    """Answers alone, by width: no width helps."""
+    rows = pick(rows_of("size"), arm="labels")
+    widths, won = column(rows, "width"), column(rows, "accuracy")
+    return (
+        f"Answers alone, widths {min(widths)} to {max(widths)}: {min(won):.2f} to "
+        f"{max(won):.2f} of the games won ({len(rows)} students)."
+    )
+
+
+def data_lines() -> list[str]:
+    """Games won by how many traces the teacher wrote, from tokens and from scores."""
+    full = PLANS["cpu"].traces
+    lines = [f"{'traces':>8}{'their tokens':>24}{'their scores':>24}"]
+    for count in (*COUNTS, full):
+        found = ""
+        for arm in ("right", "logits"):
+            rows = (
                 pick(rows_of("ways"), arm=arm)
-                if width == full
-                else pick(rows_of("size"), arm=arm, width=width),
-                "accuracy",
+                if count == full
+                else pick(rows_of("data"), arm=arm, traces=count)
             )
-            for width in widths
-        }
-        add_spread(figure, widths, won, DRAWN[arm], colour, dash)
-        table[NAMES[arm]] = [statistics.median(won[width]) for width in widths]
-    figure.add_hline(
-        y=0.2,
-        line={"dash": "dot", "color": "#6b7280"},
-        annotation_text="a guess",
-        annotation_position="bottom left",
-    )
-    figure.update_layout(title="How small may a student be?")
-    figure.update_xaxes(
-        title="width of the student", type="log", tickvals=widths
-    )
-    figure.update_yaxes(title="games won", range=[0, 1.04])
-    small_print(figure, caption("size"))
-    least = next(
+            found += f"{words(column(rows, 'accuracy')):>24}"
+        lines.append(f"{count:>8}{found}")
+    return lines
+
+
+def narrowest() -> int | None:
+    """The narrowest student of the grid that wins nine games in ten, of 2000 traces."""
+    return next(
         (
             width
-            for width, won in zip(widths, table[NAMES["right"]], strict=True)
-            if won > 0.9
+            for width in GRID_WIDTHS
+            if grid_won(width, GRID_COUNTS[-1]) > 0.9
         ),
         None,
     )
-    said = (
-        f"the narrowest that wins nine games in ten has width {least}"
-        if least
-        else "none wins nine games in ten"
-    )
-    return View(figure, f"With as many FLOPs for each, {said}.", table)
 
 
-def data_view() -> View:
-    """Games won by how many traces the teacher wrote."""
-    full = PLANS["cpu"].traces
-    counts = [*COUNTS, full]
-    figure, table = go.Figure(), {"traces": counts}
-    for arm, colour, dash in (
-        ("right", BLUE, "solid"),
-        ("logits", GREEN, "dash"),
-    ):
-        won = {
-            count: column(
-                pick(rows_of("ways"), arm=arm)
-                if count == full
-                else pick(rows_of("data"), arm=arm, traces=count),
-                "accuracy",
-            )
-            for count in counts
-        }
-        add_spread(figure, counts, won, DRAWN[arm], colour, dash)
-        table[NAMES[arm]] = [statistics.median(won[count]) for count in counts]
-    figure.update_layout(title="How many traces does a student need?")
-    figure.update_xaxes(
-        title="traces of the teacher", type="log", tickvals=counts
+def fewest(width: int) -> int | None:
+    """The smallest number of traces from which a width wins nine games in ten."""
+    return next(
+        (count for count in GRID_COUNTS if grid_won(width, count) > 0.9), None
     )
-    figure.update_yaxes(title="games won", range=[0, 1.04])
-    small_print(figure, caption("data"))
-    said = "; ".join(
-        f"{count} traces: {table[NAMES['right']][i]:.2f} from tokens, "
-        f"{table[NAMES['logits']][i]:.2f} from scores"
-        for i, count in enumerate(counts)
-    )
-    return View(figure, f"{said} (medians of games won).", table)
 
 
-def add_spread(
-    figure: go.Figure,
-    x: Sequence[int],
-    won: dict[int, list[float]],
-    name: str,
-    colour: str,
-    dash: str,
-) -> None:
-    """A line of medians with bars from the lowest to the highest."""
-    middle = [statistics.median(won[at]) for at in x]
-    figure.add_scatter(
-        x=list(x),
-        y=middle,
-        mode="lines+markers",
-        name=name,
-        line={"color": colour, "dash": dash},
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [
-                max(won[at]) - m for at, m in zip(x, middle, strict=True)
-            ],
-            "arrayminus": [
-                m - min(won[at]) for at, m in zip(x, middle, strict=True)
-            ],
-        },
-    )
+def grid_won(width: int, traces: int) -> float:
+    """The median of games won in a cell of the grid."""
+    rows = pick(rows_of("kept"), width=width, traces=traces)
+    return statistics.median(column(rows, "accuracy"))
 
 
 # --- text ----------------------------------------------------------------------------

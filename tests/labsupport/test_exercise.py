@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from labsupport import Lab
 from labsupport.errors import LabError
-from labsupport.exercise import progress
+from labsupport.exercise import Exercise, progress, run_checks
+from labsupport.exercise.check import same_as, same_gradient
 from labsupport.lab import ExerciseOpen
 
 
@@ -113,3 +115,62 @@ def test_a_full_disk_loses_nothing(person, monkeypatch, tmp_path):
     monkeypatch.setenv("LABS_HOME", str(tmp_path))
     monkeypatch.setenv("JPY_SESSION_NAME", "x")
     assert progress.recall("quiz", "00.1") == "yes"
+
+
+# --- what a check says ---------------------------------------------------------
+
+
+def halved(x_N: torch.Tensor, T: float) -> torch.Tensor:
+    return x_N / T
+
+
+def one_probe():
+    return [(torch.tensor([2.0, 4.0]), 2.0)]
+
+
+HALVED = Exercise(
+    id="9.9",
+    title="divide",
+    minutes=1,
+    difficulty=1,
+    ours=halved,
+    checks=(
+        ("values", same_as(halved, one_probe)),
+        ("gradient", same_gradient(halved, one_probe)),
+    ),
+    probes=one_probe,
+    wrong=(),
+    hints=("Divide.",),
+)
+
+
+def test_an_error_of_torch_is_no_stub():
+    """PyTorch raises NotImplementedError itself, for `^` between tensors."""
+    assert run_checks(HALVED, lambda x, T: stub(x, T)).state == "unsolved"
+    verdict = run_checks(HALVED, lambda x, T: x / (T ^ (2 * x)))
+    assert verdict.state == "failed"
+    assert "`^` is no power: write `**`" in verdict.message
+    assert "`^` is no power" in run_checks(HALVED, lambda x, T: x / T ^ 1).message
+    assert "`^` is no power" in run_checks(HALVED, lambda x, T: x * (T ^ 2)).message
+
+
+def test_an_input_changed_in_place_is_named():
+    def spoils(x_N, T):
+        x_N /= T
+        return x_N
+
+    verdict = run_checks(HALVED, spoils)
+    assert "Asked: x_N left as it is" in verdict.message
+    assert "changed in place" in verdict.message
+
+
+def test_a_check_says_at_which_numbers():
+    message = run_checks(HALVED, lambda x, T: x).message
+    assert "Asked: the reference at T = 2 = [1, 2] of shape (2,)" in message
+    message = run_checks(HALVED, lambda x, T: x.detach() / T + 0 * x).message
+    assert "Asked: the gradient of x_N at T = 2" in message
+
+
+def test_a_tuple_of_one_is_shown_as_one():
+    message = run_checks(HALVED, lambda x, T: (x / T,)).message
+    assert "Yours: a tuple with [1, 2] of shape (2,)" in message

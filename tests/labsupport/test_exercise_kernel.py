@@ -69,6 +69,26 @@ def test_stub_solution_and_known_mistake():
 
 
 @triton.jit
+def misspelt_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + at, 2 * y, mask=at < n)  # noqa: F821
+
+
+@triton.jit
+def no_sum_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n)
+    tl.store(out_ptr + tl.program_id(0), 2 * x)
+
+
+def test_what_the_interpreter_wraps_is_unwrapped():
+    message = run_checks(DOUBLE, misspelt_kernel).message
+    assert "raised NameError: name 'y' is not defined" in message
+    assert "InterpreterError" not in message
+    assert "is a `tl.sum` missing" in run_checks(DOUBLE, no_sum_kernel).message
+
+
+@triton.jit
 def row_by_row_kernel(x_ptr, out_ptr, PLANES: tl.constexpr, BLOCK: tl.constexpr):
     row, at = tl.program_id(0), tl.arange(0, BLOCK)
     for plane in tl.static_range(PLANES):
