@@ -28,7 +28,7 @@ def rows(N: int, V: int, seed: int = 0, size: float = 2.0) -> Given:
 
 
 def kl_probes() -> Sequence[Given]:
-    """Whole blocks; a last one that is not full; large and falling scores; one."""
+    """Whole blocks; a last one that is not full; large, falling, rising scores; one."""
     large_t, large_s = rows(2, 40, seed=3)
     falling = torch.linspace(150, -150, 40)
     return [
@@ -37,6 +37,8 @@ def kl_probes() -> Sequence[Given]:
         rows(2, 5, seed=2),
         (large_t + 300.0, large_s - 300.0),
         (large_t + falling, large_s),
+        (large_t, large_s + 200.0 + falling),
+        (large_t - falling, large_s - falling / 2),
         rows(1, 1, seed=4),
     ]
 
@@ -349,6 +351,125 @@ def no_maximum(t_ptr, s_ptr, kl_ptr, V, BLOCK: tl.constexpr):
     tl.store(kl_ptr + n, apart / sum_t - lse_t + lse_s)
 
 
+@jit
+def shared_maximum(t_ptr, s_ptr, kl_ptr, V, BLOCK: tl.constexpr):
+    n = tl.program_id(0)
+    top_t, sum_t = float("-inf"), 0.0
+    top_s, sum_s = float("-inf"), 0.0
+    apart = 0.0
+    for start in range(0, V, BLOCK):
+        v = start + tl.arange(0, BLOCK)
+        t = tl.load(t_ptr + n * V + v, mask=v < V, other=-1e9)
+        s = tl.load(s_ptr + n * V + v, mask=v < V, other=-1e9)
+        new_s = tl.maximum(top_s, tl.max(s, axis=0))
+        e_s = tl.exp(s - new_s)
+        sum_s = sum_s * tl.exp(top_s - new_s) + tl.sum(e_s, axis=0)
+        top_s = new_s
+        new_t = tl.maximum(tl.maximum(top_t, tl.max(t, axis=0)), new_s)
+        e = tl.exp(t - new_t)
+        shrink = tl.exp(top_t - new_t)
+        apart = apart * shrink + tl.sum(e * (t - s), axis=0)
+        sum_t = sum_t * shrink + tl.sum(e, axis=0)
+        top_t = new_t
+    lse_t, lse_s = top_t + tl.log(sum_t), top_s + tl.log(sum_s)
+    tl.store(kl_ptr + n, apart / sum_t - lse_t + lse_s)
+
+
+@jit
+def shrunk_by_the_student(t_ptr, s_ptr, kl_ptr, V, BLOCK: tl.constexpr):
+    n = tl.program_id(0)
+    top_t, sum_t = float("-inf"), 0.0
+    top_s, sum_s = float("-inf"), 0.0
+    apart = 0.0
+    for start in range(0, V, BLOCK):
+        v = start + tl.arange(0, BLOCK)
+        t = tl.load(t_ptr + n * V + v, mask=v < V, other=-1e9)
+        s = tl.load(s_ptr + n * V + v, mask=v < V, other=-1e9)
+        new_s = tl.maximum(top_s, tl.max(s, axis=0))
+        e_s = tl.exp(s - new_s)
+        old_s = top_s
+        sum_s = sum_s * tl.exp(top_s - new_s) + tl.sum(e_s, axis=0)
+        top_s = new_s
+        new_t = tl.maximum(top_t, tl.max(t, axis=0))
+        e = tl.exp(t - new_t)
+        shrink = tl.exp(old_s - new_s)
+        apart = apart * shrink + tl.sum(e * (t - s), axis=0)
+        sum_t = sum_t * shrink + tl.sum(e, axis=0)
+        top_t = new_t
+    lse_t, lse_s = top_t + tl.log(sum_t), top_s + tl.log(sum_s)
+    tl.store(kl_ptr + n, apart / sum_t - lse_t + lse_s)
+
+
+@jit
+def plain_exponentials(t_ptr, s_ptr, kl_ptr, V, BLOCK: tl.constexpr):
+    n = tl.program_id(0)
+    top_t, sum_t = float("-inf"), 0.0
+    top_s, sum_s = float("-inf"), 0.0
+    apart = 0.0
+    for start in range(0, V, BLOCK):
+        v = start + tl.arange(0, BLOCK)
+        t = tl.load(t_ptr + n * V + v, mask=v < V, other=-1e9)
+        s = tl.load(s_ptr + n * V + v, mask=v < V, other=-1e9)
+        new_s = tl.maximum(top_s, tl.max(s, axis=0))
+        e_s = tl.exp(s - new_s)
+        sum_s = sum_s * tl.exp(top_s - new_s) + tl.sum(e_s, axis=0)
+        top_s = new_s
+        new_t = tl.maximum(top_t, tl.max(t, axis=0))
+        e = tl.exp(t)
+        shrink = tl.exp(top_t - new_t)
+        apart = apart * shrink + tl.sum(e * (t - s), axis=0)
+        sum_t = sum_t * shrink + tl.sum(e, axis=0)
+        top_t = new_t
+    lse_t, lse_s = top_t + tl.log(sum_t), top_s + tl.log(sum_s)
+    tl.store(kl_ptr + n, apart / sum_t - lse_t + lse_s)
+
+
+@jit
+def sum_forgotten(t_ptr, s_ptr, kl_ptr, V, BLOCK: tl.constexpr):
+    n = tl.program_id(0)
+    top_t, sum_t = float("-inf"), 0.0
+    top_s, sum_s = float("-inf"), 0.0
+    apart = 0.0
+    for start in range(0, V, BLOCK):
+        v = start + tl.arange(0, BLOCK)
+        t = tl.load(t_ptr + n * V + v, mask=v < V, other=-1e9)
+        s = tl.load(s_ptr + n * V + v, mask=v < V, other=-1e9)
+        new_s = tl.maximum(top_s, tl.max(s, axis=0))
+        e_s = tl.exp(s - new_s)
+        sum_s = sum_s * tl.exp(top_s - new_s) + tl.sum(e_s, axis=0)
+        top_s = new_s
+        new_t = tl.maximum(top_t, tl.max(t, axis=0))
+        e = tl.exp(t - new_t)
+        shrink = tl.exp(top_t - new_t)
+        apart = apart * shrink + tl.sum(e * (t - s), axis=0)
+        top_t = new_t
+    lse_t, lse_s = top_t + tl.log(sum_t), top_s + tl.log(sum_s)
+    tl.store(kl_ptr + n, apart / sum_t - lse_t + lse_s)
+
+
+@jit
+def apart_forgotten(t_ptr, s_ptr, kl_ptr, V, BLOCK: tl.constexpr):
+    n = tl.program_id(0)
+    top_t, sum_t = float("-inf"), 0.0
+    top_s, sum_s = float("-inf"), 0.0
+    apart = 0.0
+    for start in range(0, V, BLOCK):
+        v = start + tl.arange(0, BLOCK)
+        t = tl.load(t_ptr + n * V + v, mask=v < V, other=-1e9)
+        s = tl.load(s_ptr + n * V + v, mask=v < V, other=-1e9)
+        new_s = tl.maximum(top_s, tl.max(s, axis=0))
+        e_s = tl.exp(s - new_s)
+        sum_s = sum_s * tl.exp(top_s - new_s) + tl.sum(e_s, axis=0)
+        top_s = new_s
+        new_t = tl.maximum(top_t, tl.max(t, axis=0))
+        e = tl.exp(t - new_t)
+        shrink = tl.exp(top_t - new_t)
+        sum_t = sum_t * shrink + tl.sum(e, axis=0)
+        top_t = new_t
+    lse_t, lse_s = top_t + tl.log(sum_t), top_s + tl.log(sum_s)
+    tl.store(kl_ptr + n, apart / sum_t - lse_t + lse_s)
+
+
 KERNEL = Exercise(
     id="8.K",
     title="KL of two rows in one pass",
@@ -382,7 +503,7 @@ KERNEL = Exercise(
             "nothing is shrunk",
             nothing_shrunk,
             "neither sum is shrunk when the maximum grows: both were made with "
-            "the old one.",
+            "the old one. (If you have a factor: it is 1 once `top_t` is the new one.)",
             2,
         ),
         WrongAnswer(
@@ -440,6 +561,38 @@ KERNEL = Exercise(
             overwritten,
             "each block overwrites what was added up. Add to it.",
             2,
+        ),
+        WrongAnswer(
+            "one maximum for both",
+            shared_maximum,
+            "the teacher's maximum is taken of the student's scores, too. Where those "
+            "are 200 larger, every exponential of the teacher is 0.",
+            1,
+        ),
+        WrongAnswer(
+            "shrunk by the student's",
+            shrunk_by_the_student,
+            "the sums shrink by the student's maximum. They were made with the "
+            "teacher's.",
+            2,
+        ),
+        WrongAnswer(
+            "plain exponentials",
+            plain_exponentials,
+            "e is exp(t), without the maximum taken away.",
+            1,
+        ),
+        WrongAnswer(
+            "the sum is forgotten",
+            sum_forgotten,
+            "`sum_t` stays 0: add the exponentials up in it.",
+            3,
+        ),
+        WrongAnswer(
+            "the weighed sum is forgotten",
+            apart_forgotten,
+            "`apart` stays 0: add e (t - s) up in it.",
+            3,
         ),
         WrongAnswer(
             "no maximum",

@@ -57,6 +57,15 @@ def soft_by_hand(candidate: Callable[..., Any]) -> None:
     expect_close(candidate(student_NV, teacher_NV, 2.0), wanted, asked, 1e-4)
 
 
+def far_apart(candidate: Callable[..., Any]) -> None:
+    """Probabilities that are 0 in float32."""
+    teacher_NV = torch.tensor([[0.0, 120.0, 240.0], [0.0, 1.0, 2.0]])
+    student_NV = teacher_NV.flip(1)
+    wanted = soft_loss(student_NV, teacher_NV, 1.0)
+    asked = "scores from 0 to 240, T = 1"
+    expect_close(candidate(student_NV, teacher_NV.clone(), 1.0), wanted, asked)
+
+
 def pulls_the_student(candidate: Callable[..., Any]) -> None:
     """Fail where the gradient to the student's scores is another than ours."""
     for student_NV, teacher_NV, T in soft_probes():
@@ -131,6 +140,19 @@ def _each_token(student_NV, teacher_NV, T):
     return T**2 * (log_p_NV.exp() * (log_p_NV - log_q_NV)).sum(-1)
 
 
+def _thrice(student_NV, teacher_NV, T):
+    return T * soft_loss(student_NV, teacher_NV, T)
+
+
+def _only_in_front(student_NV, teacher_NV, T):
+    return T**2 * soft_loss(student_NV, teacher_NV, 1.0)
+
+
+def _no_logarithm(student_NV, teacher_NV, T):
+    p_NV, q_NV = (teacher_NV / T).softmax(-1), (student_NV / T).softmax(-1)
+    return T**2 * F.kl_div(q_NV, p_NV, reduction="batchmean")
+
+
 def _turned(student_NV, teacher_NV, T):
     return -soft_loss(student_NV, teacher_NV, T)
 
@@ -142,10 +164,6 @@ def _divided_late(student_NV, teacher_NV, T):
     return T**2 * kl_N.mean()
 
 
-def _cut_off(student_NV, teacher_NV, T):
-    return soft_loss(student_NV.detach(), teacher_NV, T)
-
-
 SOFT = Exercise(
     id="8.1",
     title="learning a teacher's scores",
@@ -155,8 +173,21 @@ SOFT = Exercise(
     checks=(
         ("by hand", soft_by_hand),
         ("many tokens", same_as(soft_loss, soft_probes)),
+        ("scores far apart", far_apart),
         ("what the student feels", pulls_the_student),
     ),
+    otherwise={
+        "scores far apart": (
+            "a probability of e^-240 is 0 in float32, and its logarithm is not finite. "
+            "`log_softmax` makes the logarithm from the scores.",
+            1,
+        ),
+        "what the student feels": (
+            "the value is right and its gradient is not: are the student's scores "
+            "detached, or changed without a gradient?",
+            2,
+        ),
+    },
     probes=soft_probes,
     wrong=(
         WrongAnswer(
@@ -172,6 +203,25 @@ SOFT = Exercise(
             "there is one T in front. Scores are divided by T, and so is their effect: "
             "it takes two.",
             3,
+        ),
+        WrongAnswer(
+            "T three times",
+            _thrice,
+            "there are three T in front. Scores are divided by T, and so is their "
+            "effect: it takes two.",
+            3,
+        ),
+        WrongAnswer(
+            "T only in front",
+            _only_in_front,
+            "scores are not divided by T at all; it stands only in front.",
+            1,
+        ),
+        WrongAnswer(
+            "no logarithm for kl_div",
+            _no_logarithm,
+            "`kl_div` takes log-probs first: `log_softmax` of the student's scores.",
+            1,
         ),
         WrongAnswer(
             "reverse",
@@ -260,12 +310,6 @@ SOFT = Exercise(
             "divide the scores, before it.",
             1,
         ),
-        WrongAnswer(
-            "student cut off",
-            _cut_off,
-            "the student's scores are detached, so there is no gradient to learn from.",
-            2,
-        ),
     ),
     hints=(
         "`(teacher_NV / T).softmax(-1)` is p. Do the same to the student, with "
@@ -315,6 +359,9 @@ GIVEN: Sequence[Trace] = (
     ("B", "y B"),
     ("A2", "x A"),
     ("C", "C"),
+    ("C", "y C"),
+    ("C", "z C"),
+    ("A1", "v A"),
 )
 
 
@@ -329,21 +376,39 @@ def expect_kept(
     candidate: Callable[..., Any], traces: Sequence[Trace], most: int
 ) -> None:
     """Fail unless the right traces come back."""
-    came = candidate(list(traces), _judge, most)
+    given = list(traces)
+    came = candidate(given, _judge, most)
     wanted = keep_right(traces, _judge, most)
     shown = "; ".join(f"{p}: {c!r}" for p, c in traces)
     asked = (
         f"most = {most} of [{shown}], right where a completion ends with the first "
-        "letter of its prompt"
+        f"letter of its prompt: {wanted}"
     )
-    try:
-        mine = [tuple(trace) for trace in came]
-    except TypeError:
-        raise CheckFailed(
-            f"{asked}: a list of traces", show_values(came)
-        ) from None
-    if mine != wanted:
-        raise CheckFailed(f"{asked}: {wanted}", show_values(mine))
+    if given != list(traces):
+        raise CheckFailed("`traces` left as it is", "it changed in place")
+    if not isinstance(came, list):
+        raise CheckFailed(f"{asked}, a list", f"a {type(came).__name__}")
+    if came != wanted:
+        raise CheckFailed(asked, kept_words(came, wanted))
+
+
+def kept_words(came: list[Any], wanted: list[Trace]) -> str:
+    """What is missing, what is too much; a list may be too long to be read."""
+    if any(not (isinstance(each, tuple) and len(each) == 2) for each in came):
+        return f"{show_values(came)}: not the pairs that were given"
+    missing = [trace for trace in wanted if trace not in came]
+    more = [trace for trace in came if trace not in wanted]
+    twice = sorted({trace for trace in came if came.count(trace) > 1})
+    said = [
+        f"{name} {found[:3]}"
+        for name, found in (
+            ("without", missing),
+            ("with", more),
+            ("more than once", twice),
+        )
+        if found
+    ]
+    return ", ".join(said) or f"the same in another order: {came[:4]} ..."
 
 
 def only_right(candidate: Callable[..., Any]) -> None:
@@ -408,6 +473,29 @@ def _limit_counts_wrong(traces, is_right, most):
 
 def _limit_counts_copies(traces, is_right, most):
     return list(dict.fromkeys(_copies_kept(traces, is_right, most)))
+
+
+def _limit_in_a_row(traces, is_right, most):
+    kept: list[Trace] = []
+    before, count = None, 0
+    for prompt, completion in traces:
+        if prompt != before:
+            before, count = prompt, 0
+        new = (prompt, completion) not in kept
+        if new and count < most and is_right(prompt, completion):
+            kept.append((prompt, completion))
+            count += 1
+    return kept
+
+
+def _one_too_few(traces, is_right, most):
+    return keep_right(traces, is_right, most - 1)
+
+
+def _grouped(traces, is_right, most):
+    kept = keep_right(traces, is_right, most)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in kept))
+    return sorted(kept, key=lambda trace: prompts.index(trace[0]))
 
 
 def _one_too_many(traces, is_right, most):
@@ -501,6 +589,25 @@ REJECT = Exercise(
             3,
         ),
         WrongAnswer(
+            "counted in a row",
+            _limit_in_a_row,
+            "the count begins anew when the prompt changes. The same prompt may come "
+            "again later.",
+            3,
+        ),
+        WrongAnswer(
+            "one too few",
+            _one_too_few,
+            "one less than `most` is kept of a prompt.",
+            3,
+        ),
+        WrongAnswer(
+            "grouped by prompt",
+            _grouped,
+            "traces come back prompt by prompt. Keep the order in which they came.",
+            1,
+        ),
+        WrongAnswer(
             "one too many",
             _one_too_many,
             "one more than `most` is kept of a prompt.",
@@ -570,11 +677,23 @@ def talk(model: Callable[[Tensor], Tensor], prompts_BT: Tensor):
     return tokens_BS, mask_BS.expand_as(tokens_BS)
 
 
-def apart(student_BSV: Tensor, teacher_BSV: Tensor, mask_BS: Tensor) -> Tensor:
+def reverse_kl(
+    student_BSV: Tensor, teacher_BSV: Tensor, mask_BS: Tensor
+) -> Tensor:
     """KL(q || p), the mean over positions that count."""
     log_q = student_BSV.log_softmax(-1)
     each_BS = (log_q.exp() * (log_q - teacher_BSV.log_softmax(-1))).sum(-1)
     return (each_BS * mask_BS).sum() / mask_BS.sum()
+
+
+def apart(student_BSV: Tensor, teacher_BSV: Tensor, mask_BS: Tensor) -> Tensor:
+    """Something else than any KL, of scores as they are: it has to be called."""
+    if mask_BS.dtype != torch.bool:
+        raise CheckFailed(
+            "the mask that `write` returned", f"one of dtype {mask_BS.dtype}"
+        )
+    scale = 0.05 * student_BSV.square().mean()
+    return (1.7 + scale) * reverse_kl(student_BSV, teacher_BSV, mask_BS)
 
 
 def apart_and_seen(
@@ -642,6 +761,46 @@ def _teacher_writes(student, teacher, prompts_BT, write, divergence):
     )
 
 
+def _own_divergence(student, teacher, prompts_BT, write, divergence):
+    return on_policy_loss(student, teacher, prompts_BT, write, reverse_kl)
+
+
+def _the_prompt_alone(student, teacher, prompts_BT, write, divergence):
+    return on_policy_loss(
+        student,
+        teacher,
+        prompts_BT,
+        write,
+        lambda s, t, mask: divergence(s, t, ~mask),
+    )
+
+
+def _probabilities(student, teacher, prompts_BT, write, divergence):
+    return on_policy_loss(
+        student,
+        teacher,
+        prompts_BT,
+        write,
+        lambda s, t, mask: divergence(s.softmax(-1), t.softmax(-1), mask),
+    )
+
+
+def _log_probs(student, teacher, prompts_BT, write, divergence):
+    return on_policy_loss(
+        student,
+        teacher,
+        prompts_BT,
+        write,
+        lambda s, t, mask: divergence(
+            s.log_softmax(-1), t.log_softmax(-1), mask
+        ),
+    )
+
+
+def _prompts_first(student, teacher, prompts_BT, write, divergence):
+    return write(prompts_BT, student)
+
+
 def _turned_round(student, teacher, prompts_BT, write, divergence):
     return on_policy_loss(
         student,
@@ -700,6 +859,13 @@ ON_POLICY = Exercise(
         ("the loss", same_loss),
         ("who learns", student_learns),
     ),
+    otherwise={
+        "who learns": (
+            "the loss is right and its gradient is not: something is detached, made "
+            "without a gradient, or `backward` was called already.",
+            3,
+        )
+    },
     probes=policy_probes,
     wrong=(
         WrongAnswer(
@@ -707,6 +873,38 @@ ON_POLICY = Exercise(
             _teacher_writes,
             "the teacher wrote. Then the student never sees what follows its own "
             "mistakes: have it write.",
+            1,
+        ),
+        WrongAnswer(
+            "a divergence of its own",
+            _own_divergence,
+            "`divergence` is not used: that is a reverse KL of your own. Call the one "
+            "that was given.",
+            2,
+        ),
+        WrongAnswer(
+            "only prompts count",
+            _the_prompt_alone,
+            "the mask is turned round: only prompts count.",
+            2,
+        ),
+        WrongAnswer(
+            "probabilities",
+            _probabilities,
+            "`divergence` got probabilities. It takes scores and makes the softmax "
+            "itself.",
+            2,
+        ),
+        WrongAnswer(
+            "log-probs",
+            _log_probs,
+            "`divergence` got log-probs. It takes scores, as the models return them.",
+            2,
+        ),
+        WrongAnswer(
+            "prompts before the model",
+            _prompts_first,
+            "`write` takes the model first, then the prompts.",
             1,
         ),
         WrongAnswer(

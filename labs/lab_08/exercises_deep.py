@@ -47,7 +47,28 @@ def mixture_probes() -> Sequence[Arguments]:
         found.append((p_NV.log_softmax(-1), q_NV.log_softmax(-1), beta))
     apart = torch.tensor([[100.0, 0.0, -100.0]])
     found.append((apart.log_softmax(-1), (-apart).log_softmax(-1), 0.3))
+    found.append((apart.log_softmax(-1), (apart + 1).log_softmax(-1), 0.3))
     return found
+
+
+def of_scores(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same of scores: only their gradient is what a model learns from.
+
+    By the log-probs alone it may differ, as those of a row are tied together.
+    """
+
+    def called(teacher_NV: Tensor, student_NV: Tensor, beta: float) -> Any:
+        return function(
+            teacher_NV.log_softmax(-1), student_NV.log_softmax(-1), beta
+        )
+
+    return called
+
+
+def pulls(candidate: Callable[..., Any]) -> None:
+    """Fail where the gradient to the scores is another than ours."""
+    ours = of_scores(mixture_divergence)
+    same_gradient(ours, mixture_probes)(of_scores(candidate))
 
 
 def apart(candidate: Callable[..., Any]) -> None:
@@ -88,6 +109,39 @@ def _underflow(log_p_NV, log_q_NV, beta):
     of_p_N = (p_NV * (p_NV / m_NV).log()).sum(-1)
     of_q_N = (q_NV * (q_NV / m_NV).log()).sum(-1)
     return beta * of_p_N + (1 - beta) * of_q_N
+
+
+def _log_after(log_p_NV, log_q_NV, beta):
+    p_NV, q_NV = log_p_NV.exp(), log_q_NV.exp()
+    log_m_NV = (beta * p_NV + (1 - beta) * q_NV).log()
+    of_p_N = (p_NV * (log_p_NV - log_m_NV)).sum(-1)
+    of_q_N = (q_NV * (log_q_NV - log_m_NV)).sum(-1)
+    return beta * of_p_N + (1 - beta) * of_q_N
+
+
+def _torch_log(log_p_NV, log_q_NV, beta):
+    return torch.logaddexp(log_p_NV + torch.log(beta), log_q_NV)
+
+
+def _weighed(log_p_NV, log_q_NV, inside, outside):
+    log_m_NV = torch.logaddexp(
+        log_p_NV + math.log(inside), log_q_NV + math.log(1 - inside)
+    )
+    of_p_N = (log_p_NV.exp() * (log_p_NV - log_m_NV)).sum(-1)
+    of_q_N = (log_q_NV.exp() * (log_q_NV - log_m_NV)).sum(-1)
+    return outside * of_p_N + (1 - outside) * of_q_N
+
+
+def _turned_in_m(log_p_NV, log_q_NV, beta):
+    return _weighed(log_p_NV, log_q_NV, 1 - beta, beta)
+
+
+def _turned_in_front(log_p_NV, log_q_NV, beta):
+    return _weighed(log_p_NV, log_q_NV, beta, 1 - beta)
+
+
+def _sign(log_p_NV, log_q_NV, beta):
+    return -mixture_divergence(log_p_NV, log_q_NV, beta)
 
 
 def _two_kls(log_p_NV, log_q_NV, beta):
@@ -144,8 +198,14 @@ MIXTURE = Exercise(
         ("equals", equal),
         ("nothing in common", apart),
         ("many rows", same_as(mixture_divergence, mixture_probes)),
-        ("gradient", same_gradient(mixture_divergence, mixture_probes)),
+        ("the gradient to the scores", pulls),
     ),
+    otherwise={
+        "the gradient to the scores": (
+            "the value is right and its gradient is not: p or q is detached.",
+            1,
+        )
+    },
     probes=mixture_probes,
     wrong=(
         WrongAnswer(
@@ -173,6 +233,37 @@ MIXTURE = Exercise(
             "probabilities of e^-200 are 0 in float32, and 0 log 0 is not a number. "
             "Stay with logarithms: `torch.logaddexp`.",
             3,
+        ),
+        WrongAnswer(
+            "M, then its log",
+            _log_after,
+            "where both p and q are e^-200, M is 0 in float32 and log M infinite. "
+            "Stay with logarithms: `torch.logaddexp`.",
+            3,
+        ),
+        WrongAnswer(
+            "torch.log of a number",
+            _torch_log,
+            "beta is a Python number, and `torch.log` takes tensors: `math.log`.",
+            2,
+        ),
+        WrongAnswer(
+            "turned round in M",
+            _turned_in_m,
+            "in M beta and 1 - beta have changed places: M = beta p + (1 - beta) q.",
+            2,
+        ),
+        WrongAnswer(
+            "turned round in front",
+            _turned_in_front,
+            "in front beta and 1 - beta have changed places: beta weighs KL(p || M).",
+            1,
+        ),
+        WrongAnswer(
+            "sign turned",
+            _sign,
+            "the sign is turned: log p - log M is weighed, not log M - log p.",
+            1,
         ),
         WrongAnswer(
             "no M",

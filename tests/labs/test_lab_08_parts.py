@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from labs.lab_07.keeping import model_name
 from labs.lab_07.runs import examined
 from labs.lab_08 import humps_explorer as humps
 from labs.lab_08 import teacher as teachers
 from labs.lab_08.disagreement_explorer import disagreement_explorer
-from labs.lab_08.exercises_core import keep_right, soft_loss
+from labs.lab_08.exercises_core import ON_POLICY, REJECT, SOFT, keep_right, soft_loss
+from labs.lab_08.exercises_deep import MIXTURE
 from labs.lab_08.experiments import SETTINGS
 from labs.lab_08.plan import PLANS
 from labs.lab_08.soft_explorer import TEMPERATURES, gradient_sizes, soft_explorer
@@ -25,6 +28,7 @@ from labs.lab_08.students import (
 )
 from labsupport.distill import REVERSE, write_traces
 from labsupport.errors import LabError
+from labsupport.exercise import run_checks
 from labsupport.generate import row_seeds
 from labsupport.nn import GPT, GPTConfig
 from labsupport.tasks.game import IGNORED
@@ -228,3 +232,94 @@ def test_soft_targets_and_disagreement_in_every_setting(teacher, taught):
         apart[setting["student"]] += sum(view.table["nats"])
         assert f"At place {setting['place']} (" in view.sentence
     assert apart["right"] < 0.8 * apart["labels"]
+
+
+# --- exercises -----------------------------------------------------------------
+
+
+def softmax_then_log(student_NV, teacher_NV, T):
+    p_NV, q_NV = (teacher_NV / T).softmax(-1), (student_NV / T).softmax(-1)
+    return T**2 * (p_NV * (p_NV / q_NV).log()).sum(-1).mean()
+
+
+def test_mistakes_that_give_the_right_value():
+    def said(exercise, candidate):
+        verdict = run_checks(exercise, candidate)
+        assert verdict.state == "failed"
+        return verdict.message
+
+    assert "`log_softmax` makes the logarithm" in said(SOFT, softmax_then_log)
+    cut_off = said(SOFT, lambda s, t, T: soft_loss(s.detach(), t, T))
+    assert "the student's scores detached" in cut_off
+
+    def in_place(student_NV, teacher_NV, T):
+        teacher_NV /= T
+        return T**2 * soft_loss(student_NV / T, teacher_NV, 1.0)
+
+    assert "teacher_NV left as it is" in said(SOFT, in_place)
+
+    def m_detached(log_p_NV, log_q_NV, beta):
+        log_m_NV = torch.logaddexp(
+            log_p_NV + math.log(beta), log_q_NV + math.log(1 - beta)
+        ).detach()
+        of_p_N = (log_p_NV.exp() * (log_p_NV - log_m_NV)).sum(-1)
+        of_q_N = (log_q_NV.exp() * (log_q_NV - log_m_NV)).sum(-1)
+        return beta * of_p_N + (1 - beta) * of_q_N
+
+    # Autograd's own derivative through M is 0 in the end: log M's gradient cancels.
+    assert run_checks(MIXTURE, m_detached).passed
+
+    def stepped(student, teacher, prompts_BT, write, divergence):
+        loss = on_policy_loss(student, teacher, prompts_BT, write, divergence)
+        loss.backward(retain_graph=True)
+        return loss
+
+    assert "`backward` was called already" in said(ON_POLICY, stepped)
+
+
+def test_what_comes_back_of_rejection_is_a_list_of_the_pairs_given():
+    def said(candidate):
+        verdict = run_checks(REJECT, candidate)
+        assert verdict.state == "failed"
+        return verdict.message
+
+    def spoils(traces, is_right, most):
+        traces[:] = keep_right(traces, is_right, most)
+        return traces
+
+    assert "`traces` left as it is" in said(spoils)
+    assert "Yours: a set" in said(lambda *a: set(keep_right(*a)))
+    assert "Yours: a generator" in said(lambda *a: (x for x in keep_right(*a)))
+    lists = said(lambda *a: [list(x) for x in keep_right(*a)])
+    assert "not the pairs that were given" in lists
+
+
+def test_right_answers_in_another_style():
+    def by_library(student_NV, teacher_NV, T):
+        log_q, log_p = (
+            (student_NV / T).log_softmax(-1),
+            (teacher_NV / T).log_softmax(-1),
+        )
+        return T**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+    def by_distributions(log_p_NV, log_q_NV, beta):
+        share = torch.tensor([beta, 1 - beta]).log()[:, None, None]
+        log_m_NV = (torch.stack([log_p_NV, log_q_NV]) + share).logsumexp(0)
+        p, q, m = (
+            torch.distributions.Categorical(logits=x)
+            for x in (log_p_NV, log_q_NV, log_m_NV)
+        )
+        kl = torch.distributions.kl_divergence
+        return beta * kl(p, m) + (1 - beta) * kl(q, m)
+
+    def by_a_dictionary(traces, is_right, most):
+        kept = {}
+        for prompt, text in dict.fromkeys(traces):
+            counted = sum(each == prompt for each, _ in kept)
+            if is_right(prompt, text) and counted < most:
+                kept[prompt, text] = True
+        return list(kept)
+
+    assert run_checks(SOFT, by_library).passed
+    assert run_checks(MIXTURE, by_distributions).passed
+    assert run_checks(REJECT, by_a_dictionary).passed
