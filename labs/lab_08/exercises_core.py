@@ -687,13 +687,14 @@ def reverse_kl(
 
 
 def apart(student_BSV: Tensor, teacher_BSV: Tensor, mask_BS: Tensor) -> Tensor:
-    """Something else than any KL, of scores as they are: it has to be called."""
+    """Something else than any KL, so that it has to be called."""
     if mask_BS.dtype != torch.bool:
         raise CheckFailed(
             "the mask that `write` returned", f"one of dtype {mask_BS.dtype}"
         )
-    scale = 0.05 * student_BSV.square().mean()
-    return (1.7 + scale) * reverse_kl(student_BSV, teacher_BSV, mask_BS)
+    size_BS = student_BSV.log_softmax(-1).square().mean(-1)
+    scale = 1.7 + 0.05 * (size_BS * mask_BS).sum() / mask_BS.sum()
+    return scale * reverse_kl(student_BSV, teacher_BSV, mask_BS)
 
 
 def apart_and_seen(
@@ -782,18 +783,6 @@ def _probabilities(student, teacher, prompts_BT, write, divergence):
         prompts_BT,
         write,
         lambda s, t, mask: divergence(s.softmax(-1), t.softmax(-1), mask),
-    )
-
-
-def _log_probs(student, teacher, prompts_BT, write, divergence):
-    return on_policy_loss(
-        student,
-        teacher,
-        prompts_BT,
-        write,
-        lambda s, t, mask: divergence(
-            s.log_softmax(-1), t.log_softmax(-1), mask
-        ),
     )
 
 
@@ -893,12 +882,6 @@ ON_POLICY = Exercise(
             _probabilities,
             "`divergence` got probabilities. It takes scores and makes the softmax "
             "itself.",
-            2,
-        ),
-        WrongAnswer(
-            "log-probs",
-            _log_probs,
-            "`divergence` got log-probs. It takes scores, as the models return them.",
             2,
         ),
         WrongAnswer(

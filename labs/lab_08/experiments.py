@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from labs.lab_07.runs import examined
-from labs.lab_08.plan import PLANS
+from labs.lab_08.plan import PLANS, StudentPlan
 from labs.lab_08.students import ARMS, Course, Student, newborn
 from labs.lab_08.teacher import shipped_teacher
 from labs.lab_08.text import STUDENTS, taught_by_text, text_teacher
@@ -73,19 +73,39 @@ def student_row(student: Student, course: Course, scale: Scale) -> Row:
     }
 
 
+def course_with(
+    arm: str,
+    setting: int,
+    teacher: GPT,
+    plan: StudentPlan,
+    seed: int,
+    live: bool = False,
+) -> Course:
+    """A student's course at one of its arm's SETTINGS."""
+    turned: dict[str, Any] = dict(SETTINGS[arm][setting])
+    if batch_share := turned.pop("batch_share", None):
+        plan = replace(plan, batch_size=int(batch_share * plan.batch_size))
+    return Course(teacher, plan, seed, live=live, **turned)
+
+
+def best_course(
+    arm: str, teacher: GPT, plan: StudentPlan, seed: int
+) -> Course:
+    """The setting that won in `rates`, shown while it trains."""
+    return course_with(arm, best_setting(arm), teacher, plan, seed, live=True)
+
+
 def course_of(
     arm: str, seed: int, scale: Scale, setting: int, **changed: Any
 ) -> Course:
-    """A student's course at one of its arm's SETTINGS.
+    """The same with the shipped teacher.
 
     Args:
         changed: of the plan.
     """
-    turned: dict[str, Any] = dict(SETTINGS[arm][setting])
-    if batch_share := turned.pop("batch_share", None):
-        changed["batch_size"] = int(batch_share * PLANS[scale].batch_size)
     plan = replace(PLANS[scale], **changed)
-    return Course(shipped_teacher(scale).model, plan, seed, **turned)
+    teacher = shipped_teacher(scale).model
+    return course_with(arm, setting, teacher, plan, seed)
 
 
 def taught(
@@ -138,6 +158,26 @@ def size_row(arm: str, seed: int, scale: Scale, *, width: int) -> Row:
 def data_row(arm: str, seed: int, scale: Scale, *, traces: int) -> Row:
     """Fewer traces, with as many FLOPs: they are read more often."""
     return taught(arm, seed, scale, best_setting(arm), traces=traces)
+
+
+# --- tokens or scores ------------------------------------------------------------
+
+
+def scores_row(
+    arm: str, seed: int, scale: Scale, *, writing: float, lr: float
+) -> Row:
+    """Tokens or scores of the very same right traces."""
+    best = SETTINGS["logits"][best_setting("logits")]
+    course = Course(
+        shipped_teacher(scale).model,
+        PLANS[scale],
+        seed,
+        lr=lr,
+        temperature=best["temperature"],
+        writing=writing,
+    )
+    student: Student = getattr(course, arm)()
+    return student_row(student, course, scale)
 
 
 # --- size and traces -------------------------------------------------------------
@@ -291,6 +331,20 @@ EXPERIMENTS = [
         run=losses_row,
         arms=("forward", "jsd", "reverse"),
         seeds=REPORTING,
+    ),
+    Experiment(
+        lab="08",
+        name="scores",
+        sampled=True,
+        question="Tokens or scores of the same traces, written at two temperatures?",
+        run=scores_row,
+        arms=("right", "logits"),
+        seeds=REPORTING,
+        points=[
+            {"writing": writing, "lr": lr}
+            for writing in (1.0, 0.7)
+            for lr in RATES
+        ],
     ),
     Experiment(
         lab="08",

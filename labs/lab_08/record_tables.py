@@ -34,6 +34,7 @@ CLAIMS = ("kd", "kd-device")
 RECORDS = (
     "rates",
     "ways",
+    "scores",
     "losses",
     "size",
     "data",
@@ -132,6 +133,27 @@ def right_answer() -> tuple[str, str]:
     else:
         answer = "about half"
     return answer, f"{sentence} The teacher wins {teacher:.3f}."
+
+
+def best_scores(arm: str, writing: float) -> list[float]:
+    """Games won from the same traces, at the best of three learning rates."""
+    rows = pick(rows_of("scores"), arm=arm, writing=writing)
+    rates = sorted({row["lr"] for row in rows})
+    return max(
+        (column(pick(rows, lr=lr), "accuracy") for lr in rates),
+        key=statistics.fmean,
+    )
+
+
+def scores_answer() -> tuple[str, str]:
+    """Whether scores of the same traces teach more than their tokens."""
+    tokens, scores = (best_scores(arm, 0.7) for arm in ("right", "logits"))
+    gap = [a - b for a, b in zip(scores, tokens, strict=True)]
+    more = statistics.median(scores) > statistics.median(tokens)
+    return "more games" if more else "as many, or fewer", (
+        f"Recorded: {words(scores)} of the games from scores, {words(tokens)} from "
+        f"tokens of the same traces; the difference {gap_words(gap)}."
+    )
 
 
 def losses_lines() -> list[str]:

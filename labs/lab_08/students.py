@@ -17,6 +17,7 @@ Shape suffixes: B rows, T tokens of a prompt, N tokens of a completion, S = T + 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -350,10 +351,14 @@ def chosen(traces: Traces, plan: StudentPlan, keep: Keep) -> Tensor:
         )
     ]
     verdicts = dict(zip(pairs, traces.right_B.tolist(), strict=True))
-    kept = set(
+    left = Counter(
         keep(pairs, lambda prompt, written: verdicts[prompt, written], MOST)
     )
-    return torch.tensor([pair in kept for pair in pairs])
+    kept = []
+    for pair in pairs:
+        kept.append(left[pair] > 0)
+        left[pair] -= 1
+    return torch.tensor(kept)
 
 
 ARMS = (

@@ -180,6 +180,10 @@ def test_a_reader_keeps_other_traces(teacher):
     assert first.tolist() == [True] * 3 + [False] * 27
     right = chosen(traces, CI, keep_right)
     assert torch.equal(right, traces.right_B)
+    # A copy that the reader throws out is not learned.
+    twice = traces.only(torch.arange(30).remainder(3))
+    once = chosen(twice, CI, lambda pairs, is_right, most: list(dict.fromkeys(pairs)))
+    assert once.tolist() == [True] * 3 + [False] * 27
 
 
 # --- pictures ------------------------------------------------------------------
@@ -323,3 +327,11 @@ def test_right_answers_in_another_style():
     assert run_checks(SOFT, by_library).passed
     assert run_checks(MIXTURE, by_distributions).passed
     assert run_checks(REJECT, by_a_dictionary).passed
+
+    def only_what_counts(student, teacher, prompts_BT, write, divergence):
+        with torch.no_grad():
+            tokens_BS, mask_BS = write(student, prompts_BT)
+            teacher_NV = teacher(tokens_BS)[mask_BS].log_softmax(-1)
+        return divergence(student(tokens_BS)[mask_BS], teacher_NV, mask_BS[mask_BS])
+
+    assert run_checks(ON_POLICY, only_what_counts).passed
