@@ -215,6 +215,16 @@ def kept_row(
     return right_traces(arm, seed, scale, lr=lr, width=width, traces=traces)
 
 
+def longer_row(
+    arm: str, seed: int, scale: Scale, *, width: int, traces: int, times: int
+) -> Row:
+    """Some cell of the grid with a multiple of the FLOPs."""
+    budget = times * PLANS[scale].budget
+    lr = best_rate(width)
+    changed = {"width": width, "traces": traces, "budget": budget}
+    return right_traces(arm, seed, scale, lr=lr, **changed)
+
+
 def right_traces(
     arm: str, seed: int, scale: Scale, lr: float, **changed: Any
 ) -> Row:
@@ -395,6 +405,20 @@ EXPERIMENTS = [
             {"width": width, "traces": traces}
             for width in GRID_WIDTHS
             for traces in GRID_COUNTS
+        ],
+        clocks=("spent",),
+    ),
+    Experiment(
+        lab="08",
+        name="longer",
+        sampled=True,
+        question="Do wide students lack only updates? As many as width 8 or 32 has.",
+        run=longer_row,
+        arms=("right",),
+        seeds=REPORTING[:3],
+        points=[
+            {"width": 32, "traces": GRID_COUNTS[0], "times": 14},
+            {"width": 64, "traces": GRID_COUNTS[-1], "times": 4},
         ],
         clocks=("spent",),
     ),

@@ -40,6 +40,7 @@ RECORDS = (
     "data",
     "width_rates",
     "kept",
+    "longer",
     "text",
     "device",
 )
@@ -204,23 +205,35 @@ def data_lines() -> list[str]:
     return lines
 
 
-def narrowest() -> int | None:
-    """The narrowest student of the grid that wins nine games in ten, of 2000 traces."""
-    return next(
-        (
-            width
-            for width in GRID_WIDTHS
-            if grid_won(width, GRID_COUNTS[-1]) > 0.9
-        ),
-        None,
+def few_answer() -> tuple[str, str]:
+    """Which student learns most of the fewest traces."""
+    few = GRID_COUNTS[0]
+    by_width = {width: grid_won(width, few) for width in GRID_WIDTHS}
+    best = max(by_width, key=by_width.__getitem__)
+    said = ", ".join(f"width {w}: {won:.2f}" for w, won in by_width.items())
+    return f"width {best}", (
+        f"Recorded, games won of {few} traces (medians of three seeds): {said}."
     )
 
 
-def fewest(width: int) -> int | None:
-    """The smallest number of traces from which a width wins nine games in ten."""
-    return next(
-        (count for count in GRID_COUNTS if grid_won(width, count) > 0.9), None
-    )
+def longer_lines() -> list[str]:
+    """Games won by wide students with a multiple of the FLOPs."""
+    lines = [
+        f"{'width':>6}{'traces':>8}{'FLOPs':>8}{'updates':>9}{'games won':>24}"
+    ]
+    for width, traces in ((32, GRID_COUNTS[0]), (64, GRID_COUNTS[-1])):
+        cell = {"width": width, "traces": traces}
+        for rows in (
+            pick(rows_of("kept"), **cell),
+            pick(rows_of("longer"), **cell),
+        ):
+            times = f"x {rows[0].get('times', 1)}"
+            lines.append(
+                f"{width:>6}{traces:>8}{times:>8}"
+                f"{statistics.median(column(rows, 'steps')):>9.0f}"
+                f"{words(column(rows, 'accuracy')):>24}"
+            )
+    return lines
 
 
 def grid_won(width: int, traces: int) -> float:
