@@ -129,13 +129,7 @@ def rates_row(arm: str, seed: int, scale: Scale, *, setting: int) -> Row:
 def best_setting(arm: str) -> int:
     """The one with the highest mean accuracy in `rates`."""
     rows = [r for r in load_record("08", "rates")["rows"] if r["arm"] == arm]
-
-    def merit(setting: int) -> float:
-        return statistics.fmean(
-            r["accuracy"] for r in rows if r["setting"] == setting
-        )
-
-    return max(range(len(SETTINGS[arm])), key=merit)
+    return int(best_of(range(len(SETTINGS[arm])), rows, "setting"))
 
 
 def ways_row(arm: str, seed: int, scale: Scale) -> Row:
@@ -155,22 +149,27 @@ def size_row(arm: str, seed: int, scale: Scale, *, width: int) -> Row:
     return taught(arm, seed, scale, best_setting(arm), width=width)
 
 
-def data_row(arm: str, seed: int, scale: Scale, *, traces: int) -> Row:
-    """Fewer traces, with as many FLOPs: they are read more often."""
-    return taught(arm, seed, scale, best_setting(arm), traces=traces)
-
-
 # --- tokens or scores ------------------------------------------------------------
 
 
+WRITING = 0.7
+"""Where tokens and scores of the same traces are compared, as suits tokens best."""
+
+
 def scores_row(
-    arm: str, seed: int, scale: Scale, *, writing: float, lr: float
+    arm: str,
+    seed: int,
+    scale: Scale,
+    *,
+    writing: float,
+    lr: float,
+    **changed: Any,
 ) -> Row:
     """Tokens or scores of the very same right traces."""
     best = SETTINGS["logits"][best_setting("logits")]
     course = Course(
         shipped_teacher(scale).model,
-        PLANS[scale],
+        replace(PLANS[scale], **changed),
         seed,
         lr=lr,
         temperature=best["temperature"],
@@ -178,6 +177,36 @@ def scores_row(
     )
     student: Student = getattr(course, arm)()
     return student_row(student, course, scale)
+
+
+@lru_cache
+def scores_rate(arm: str) -> float:
+    """The learning rate that won in `scores`."""
+    rows = [
+        row
+        for row in load_record("08", "scores")["rows"]
+        if (row["arm"], row["writing"]) == (arm, WRITING)
+    ]
+    return float(best_of(RATES, rows, "lr"))
+
+
+def data_row(arm: str, seed: int, scale: Scale, *, traces: int) -> Row:
+    """The same with fewer traces and as many FLOPs: they are read more often."""
+    lr = scores_rate(arm)
+    return scores_row(
+        arm, seed, scale, writing=WRITING, lr=lr, traces=traces
+    ) | {"lr": lr}
+
+
+def best_of(values: Sequence[Any], rows: Sequence[Row], name: str) -> Any:
+    """The value of a setting with the highest mean accuracy."""
+
+    def merit(value: Any) -> float:
+        return statistics.fmean(
+            row["accuracy"] for row in rows if row[name] == value
+        )
+
+    return max(values, key=merit)
 
 
 # --- size and traces -------------------------------------------------------------
@@ -198,13 +227,7 @@ def best_rate(width: int) -> float:
         for row in load_record("08", "width_rates")["rows"]
         if row["width"] == width
     ]
-
-    def merit(lr: float) -> float:
-        return statistics.fmean(
-            row["accuracy"] for row in rows if row["lr"] == lr
-        )
-
-    return max(WIDTH_RATES, key=merit)
+    return float(best_of(WIDTH_RATES, rows, "lr"))
 
 
 def kept_row(
@@ -352,20 +375,9 @@ EXPERIMENTS = [
         seeds=REPORTING,
         points=[
             {"writing": writing, "lr": lr}
-            for writing in (1.0, 0.7)
+            for writing in (1.0, WRITING)
             for lr in RATES
         ],
-    ),
-    Experiment(
-        lab="08",
-        name="size",
-        sampled=True,
-        question="Does width help answers alone? Right traces beside them.",
-        run=size_row,
-        arms=("right", "labels"),
-        seeds=REPORTING[:3],
-        points=[{"width": width} for width in WIDTHS],
-        clocks=("spent",),
     ),
     Experiment(
         lab="08",
@@ -376,6 +388,16 @@ EXPERIMENTS = [
         arms=("right", "logits"),
         seeds=REPORTING[:3],
         points=[{"traces": count} for count in COUNTS],
+    ),
+    Experiment(
+        lab="08",
+        name="size",
+        sampled=True,
+        question="Does width help answers alone? Right traces beside them.",
+        run=size_row,
+        arms=("right", "labels"),
+        seeds=REPORTING[:3],
+        points=[{"width": width} for width in WIDTHS],
         clocks=("spent",),
     ),
     Experiment(

@@ -12,8 +12,11 @@ from labs.lab_08.experiments import (
     COUNTS,
     GRID_COUNTS,
     GRID_WIDTHS,
+    RATES,
     TEXT_ARMS,
     TEXTS,
+    WRITING,
+    best_of,
 )
 from labs.lab_08.plan import PLANS
 from labs.lab_08.students import ARMS
@@ -136,19 +139,18 @@ def right_answer() -> tuple[str, str]:
     return answer, f"{sentence} The teacher wins {teacher:.3f}."
 
 
-def best_scores(arm: str, writing: float) -> list[float]:
-    """Games won from the same traces, at the best of three learning rates."""
+def same_traces(arm: str, writing: float) -> list[Row]:
+    """Students of the same traces, at the best of three learning rates."""
     rows = pick(rows_of("scores"), arm=arm, writing=writing)
-    rates = sorted({row["lr"] for row in rows})
-    return max(
-        (column(pick(rows, lr=lr), "accuracy") for lr in rates),
-        key=statistics.fmean,
-    )
+    return pick(rows, lr=best_of(RATES, rows, "lr"))
 
 
 def scores_answer() -> tuple[str, str]:
     """Whether scores of the same traces teach more than their tokens."""
-    tokens, scores = (best_scores(arm, 0.7) for arm in ("right", "logits"))
+    tokens, scores = (
+        column(same_traces(arm, WRITING), "accuracy")
+        for arm in ("right", "logits")
+    )
     gap = [a - b for a, b in zip(scores, tokens, strict=True)]
     more = statistics.median(scores) > statistics.median(tokens)
     return "more games" if more else "as many, or fewer", (
@@ -196,7 +198,7 @@ def data_lines() -> list[str]:
         found = ""
         for arm in ("right", "logits"):
             rows = (
-                pick(rows_of("ways"), arm=arm)
+                same_traces(arm, WRITING)
                 if count == full
                 else pick(rows_of("data"), arm=arm, traces=count)
             )

@@ -411,24 +411,81 @@ print(record.teacher_line())
 #   seed. After answers they teach nothing: no completion writes a state, so none is rewarded
 #   for one.
 #
-# **How small, and from how much?**
+# **How small, and from how much?** Now five widths, five amounts of traces, and the same
+# FLOPs for each. A narrow student's token costs less, so it has more updates. (Each width
+# has the best of four learning rates, found with 2,000 traces.)
 
-# %% id="size-record" tags=["nbval-ignore-output"]
-view = record.size_view()
-show_figure(view.figure, view.sentence)
+# %% id="predict-few" tags=["nbval-ignore-output"]
+lab.predict(
+    "few",
+    "The teacher writes only 60 traces, and they are read again and again. "
+    "Which student wins most games?",
+    ["width 64, as wide as the teacher", "width 32", "width 8"],
+)
 
-# %% id="data-record" tags=["nbval-ignore-output"]
-view = record.data_view()
-show_figure(view.figure, view.sentence)
+# %% id="kept" tags=["nbval-ignore-output"]
+from labs.lab_08.kept_explorer import kept_explorer
+
+kept_explorer().show()
+
+# %% id="few-reveal" tags=["nbval-ignore-output"]
+answer, sentence = record.few_answer()
+lab.reveal("few", answer=answer, sentence=sentence)
+
+# %% [markdown] id="kept-text"
+# Move both sliders, or click on a mark. Try this:
+# 1. With 2,000 traces: which widths keep all that the teacher can do?
+# 2. From 250 down to 60 traces: who falls first, the wide ones or the narrow ones?
+# 3. Two reasons could be behind it. Which, and how would you tell them apart?
+#
+# <details><summary>Answers</summary>
+#
+# ANSWERS
+#
+# </details>
+
+# %% id="longer-record" tags=["nbval-check-output"]
+print("\n".join(record.longer_lines()))
+print(record.size_line())
+
+# %% [markdown] id="longer-after"
+# LONGER
+#
+# ## On this machine
+#
+# Bytes of the weights in float32, and how fast both write. Yours are measured now.
+
+# %% id="predict-speed" tags=["nbval-ignore-output"]
+lab.predict(
+    "speed",
+    "The student has a quarter of the teacher's weights. Writing one text at "
+    "a time, how many tokens a second does it write, beside the teacher?",
+    ["about as many", "about twice as many", "about four times as many"],
+)
+
+# %% id="speed" tags=["nbval-ignore-output"]
+rates = {}
+for name, model in (("teacher", teacher), ("student", by_traces.model)):
+    one, many = (
+        tokens_a_second(model, game, texts, seed, repeats=9)
+        for texts in (1, 256)
+    )
+    rates[name] = one
+    kB = 4 * model.parameter_count() / 1000
+    print(f"{name}: {kB:.0f} kB; {one:,.0f} tokens a second, one text at")
+    print(f"    a time; {many:,.0f} with 256 texts at once")
+
+# %% id="speed-reveal" tags=["nbval-ignore-output"]
+times = rates["student"] / rates["teacher"]
+lab.reveal(
+    "speed",
+    answer="about as many" if times < 1.5 else "about twice as many"
+    if times < 3 else "about four times as many",
+    sentence=f"Measured in the cell above: {times:.2f} times as many.",
+)  # fmt: skip
 
 # %% [markdown] id="device-text"
-# **No student was too small.** Width 8 wins all its games with 1,104 weights of the teacher's
-# 49,856: the game is a table of 50 steps, five cups by ten swaps. With as many FLOPs a
-# wider student has fewer updates (at the rate that suits width 32), and only the widest
-# falls short. **250 traces are
-# enough**, 60 teach nothing, and scores need more than tokens do.
-#
-# **On this machine**: bytes of the weights in float32, and how fast both write.
+# Recorded, median of five repeats, lowest and highest:
 
 # %% id="device-record" tags=["nbval-check-output"]
 print("\n".join(record.device_lines()))
