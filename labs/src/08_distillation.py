@@ -321,7 +321,8 @@ lab.reveal("scores", answer=answer, sentence=sentence)
 print("\n".join(record.data_lines()))
 
 # %% [markdown] id="policy-intro"
-# DATA
+# 60 traces teach nothing, 250 nearly everything, whichever of both is learned. With more,
+# tokens win all games, and scores stay where their author is.
 #
 # ## 8.3 · The student writes · 12 minutes · ●●○
 #
@@ -546,8 +547,8 @@ lab.beliefs("kd", "kd-device")
 # - Equal compute counts the teacher, too.
 #
 # **Limits.** One game of equal steps, on which a teacher is sure; students of one layer; a
-# teacher only four times as large; FLOPs without those of attention. Sizes, traces and
-# divergences have the settings that were best for width 32 and 2,000 traces.
+# teacher only four times as large; FLOPs without those of attention. Fewer traces have the
+# settings that were best for 2,000, divergences those of forward.
 #
 # **Diagnose.** What is wrong?
 #
