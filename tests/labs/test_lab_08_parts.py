@@ -17,6 +17,7 @@ from labs.lab_08.disagreement_explorer import disagreement_explorer
 from labs.lab_08.exercises_core import ON_POLICY, REJECT, SOFT, keep_right, soft_loss
 from labs.lab_08.exercises_deep import MIXTURE
 from labs.lab_08.experiments import SETTINGS
+from labs.lab_08.kept_explorer import kept_explorer
 from labs.lab_08.plan import PLANS
 from labs.lab_08.soft_explorer import TEMPERATURES, gradient_sizes, soft_explorer
 from labs.lab_08.students import (
@@ -206,6 +207,29 @@ def test_one_hump_covers_or_seeks():
 def test_the_humps_in_every_setting():
     views = every_view(humps.humps_explorer(), distance=(0.0, 6.0))
     assert len(views) == 2 * len(humps.BETAS)
+
+
+def test_sizes_and_traces_in_every_setting():
+    explorer = kept_explorer()
+    for setting, view in every_view(explorer):
+        width, traces = setting["width"], setting["traces"]
+        assert f"Width {width}, " in view.sentence
+        # The chosen student stands in both panels, and in the table.
+        at = view.table["traces"].index(traces)
+        median = view.table[f"width {width}"][at]
+        for panel, x in (("x", traces), ("x2", width)):
+            chosen = [t for t in view.figure.data if t.xaxis == panel][-1]
+            assert dict(zip(chosen.x, chosen.y, strict=True))[x] == median
+            assert chosen.marker.size[list(chosen.x).index(x)] == max(
+                chosen.marker.size
+            )
+            assert chosen.error_y.visible
+        assert f": {median:.2f} (" in view.sentence
+    # A click on a mark chooses what stands at its x.
+    for x in explorer.controls["width"].values:
+        assert explorer.click(float(x), 0.5) == {"width": x}
+    for x in explorer.controls["traces"].values:
+        assert explorer.click(float(x), 0.5) == {"traces": x}
 
 
 def test_a_pull_by_temperature():

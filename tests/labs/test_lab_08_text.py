@@ -95,27 +95,63 @@ def test_three_divergences():
     assert sorted(reverse)[0] < 0.8 < sorted(reverse)[1]
 
 
-def test_no_student_was_too_small():
-    teacher = shipped_teacher("cpu").model.parameter_count()
-    smallest = GPT(replace(PLANS["cpu"], width=8).config).parameter_count()
-    assert (smallest, teacher) == (1104, 49_856)
-    for width in (8, 16, 24):
-        assert min(column("size", "accuracy", arm="right", width=width)) > 0.98
-    widest = column("size", "accuracy", arm="right", width=48)
-    assert min(widest) < 0.9
+def won(width, traces, times=1):
+    name = "kept" if times == 1 else "longer"
+    return column(name, "accuracy", width=width, traces=traces)
+
+
+def test_how_small_a_student_may_be():
+    """The answers below the explorer of sizes and traces."""
+    teacher = float(shipped_teacher("cpu").about["games won"].split()[0])
+    kept = {w: statistics.median(won(w, 2000)) for w in (4, 8, 16, 32, 64)}
+    assert [w for w, median in kept.items() if median > teacher] == [8, 16, 32]
+    assert 0.4 < kept[64] < 0.7
+    sizes = [
+        GPT(replace(PLANS["cpu"], width=width).config).parameter_count()
+        for width in (4, 8)
+    ]
+    assert sizes == [368, 1104]
+    assert PLANS["cpu"].game.after_SK.numel() == 50
+    for traces in (60, 125, 250, 500, 2000):
+        assert statistics.median(won(4, traces)) < 0.5
     assert max(column("size", "accuracy", arm="labels")) < 0.25
-    game = PLANS["cpu"].game
-    assert game.after_SK.numel() == 50
 
 
-def test_a_few_hundred_traces():
-    def won(arm, traces):
-        return column("data", "accuracy", arm=arm, traces=traces)
+def test_who_falls_first():
+    for width in (8, 16, 32):
+        assert min(won(width, 250)) > 0.98
+    by_width = {w: statistics.median(won(w, 60)) for w in (4, 8, 16, 32, 64)}
+    assert round(by_width.pop(8), 2) == 0.98
+    assert min(won(8, 60)) < 0.2
+    assert max(by_width.values()) < 0.2
+    assert tables.few_answer()[0] == "width 8"
+    updates = {w: statistics.median(column("kept", "steps", width=w)) for w in (8, 32)}
+    assert updates[8] == pytest.approx(14_700, abs=100)
+    assert updates[32] == pytest.approx(1070, abs=10)
+    assert statistics.median(column("kept", "steps", width=64)) == pytest.approx(
+        270, abs=6
+    )
 
-    assert max(won("right", 60) + won("logits", 60)) < 0.2
-    assert min(won("right", 250)) > 0.98
-    assert statistics.median(won("logits", 250)) < 0.75
-    assert min(won("logits", 1000)) > 0.97
+
+def test_wide_students_lack_updates():
+    assert min(won(64, 2000, times=4)) > 0.99
+    assert 0.4 < statistics.median(won(32, 60, times=14)) < 0.6
+    assert max(won(32, 60)) < 0.2
+    assert sum(a > max(won(32, 60, times=14)) for a in won(8, 60)) == 2
+
+
+def test_tokens_and_scores_of_the_same_traces():
+    teacher = float(shipped_teacher("cpu").about["games won"].split()[0])
+    tokens, scores = (
+        [row["accuracy"] for row in tables.same_traces(arm, 0.7)]
+        for arm in ("right", "logits")
+    )
+    assert all(a < b for a, b in zip(scores, tokens, strict=True))
+    assert scores == [pytest.approx(teacher, abs=0.005)] * 5
+    for arm in ("right", "logits"):
+        assert max(column("data", "accuracy", arm=arm, traces=60)) < 0.2
+        assert min(column("data", "accuracy", arm=arm, traces=250)) > 0.975
+    assert tables.scores_answer()[0] == "as many, or fewer"
 
 
 def test_bytes_and_speed():
