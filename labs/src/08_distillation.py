@@ -374,8 +374,9 @@ print(f"{by_own.steps} updates; {exam.accuracy:.1%} of the games won")
 #
 # <details><summary>Answers</summary>
 #
-# 1. At `=`, by some 19 nats, and nearly as far at every state. It says `=` at the first
-#    place, and the end of the text behind every state. At the answer it guesses: 1.5 nats.
+# 1. At nearly every state and at `=`, by 11 nats or more. At the first place it says `=`, and
+#    behind most states that the text ends, and is sure of both. At the answer it guesses
+#    among five: log 5, or 1.6 nats.
 # 2. Hardly anywhere: at most places by thousandths of a nat.
 #
 # </details>

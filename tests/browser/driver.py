@@ -184,6 +184,7 @@ class NotebookPage:
             over = output.locator(".hovertext").filter(has_text=hint)
             try:
                 over.wait_for(timeout=PATIENCE / 6)
+                self.page.wait_for_timeout(300)  # who sees it first clicks too early
                 mouse.click(x, y, delay=60)
                 state.wait_for(timeout=PATIENCE / 6)
                 return
