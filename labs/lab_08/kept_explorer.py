@@ -70,6 +70,7 @@ def draw(rows: list[Row], width: int, traces: int) -> View:
         {w: [by_traces[w, n] for n in GRID_COUNTS] for w in GRID_WIDTHS},
         width,
         traces,
+        "width {}, %{{x}} traces: %{{y:.2f}} of the games",
     )
     add_lines(
         figure,
@@ -78,6 +79,7 @@ def draw(rows: list[Row], width: int, traces: int) -> View:
         {n: [by_traces[w, n] for w in GRID_WIDTHS] for n in GRID_COUNTS},
         traces,
         width,
+        "width %{{x}}, {} traces: %{{y:.2f}} of the games",
     )
     for height, name in ((teacher, "teacher"), (GUESS, "a guess")):
         figure.add_hline(y=height, line={"dash": "dot", "color": GREY})
@@ -128,6 +130,7 @@ def add_lines(
     lines: dict[int, list[list[float]]],
     chosen: int,
     at: int,
+    hover: str,
 ) -> None:
     """A line of medians for each of `lines`; the chosen one with its spread, on top.
 
@@ -136,6 +139,7 @@ def add_lines(
         lines: games won at each x, one share a seed.
         chosen: which of the lines.
         at: which x of it.
+        hover: what a mark says, with {} for the line's name.
     """
     for name in sorted(lines, key=lambda name: name == chosen):
         middle = [statistics.median(shares) for shares in lines[name]]
@@ -173,7 +177,7 @@ def add_lines(
                     for shares, m in zip(lines[name], middle, strict=True)
                 ],
             },
-            hovertemplate=f"{name}: %{{y:.2f}} of the games at %{{x}}<extra></extra>",
+            hovertemplate=hover.format(name) + "<extra></extra>",
             row=1,
             col=col,
         )

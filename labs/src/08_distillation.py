@@ -412,7 +412,7 @@ print(record.teacher_line())
 # %% [markdown] id="ways-after"
 # - **Answers teach nothing, traces nearly everything.** All traces make a student a little
 #   better than its teacher (0.983): they were written at a temperature of 0.7, the better
-#   setting, where he slips less. Without the wrong ones it wins practically every game.
+#   setting, where it slips less. Without the wrong ones it wins practically every game.
 # - **Scores** (at T = 2, the best setting) end where the teacher is.
 # - **Own writing** won nearly all games with four seeds, and with one 0.46: here no better
 #   than traces, and less dependable. It has fewer updates, as the teacher has to be asked
@@ -424,6 +424,9 @@ print(record.teacher_line())
 # **How small, and from how much?** Now five widths, five amounts of traces, and the same
 # FLOPs for each. A narrow student's token costs less, so it has more updates. (Each width
 # has the best of four learning rates, found with 2,000 traces.)
+#
+# In the picture blue is what you chose: on the left a width, on the right a number of traces,
+# each the median of three seeds with bars from the lowest to the highest. Grey are the others.
 
 # %% id="predict-few" tags=["nbval-ignore-output"]
 lab.predict(

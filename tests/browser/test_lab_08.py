@@ -49,7 +49,7 @@ def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path)
     expect(kept).to_contain_text("Width 8, 1,104 weights (2% of the teacher's), 2000")
     notebook.move_slider("kept", steps=-4, number=1)
     expect(kept).to_contain_text("60 traces: 0.98 (0.17 - 0.98)")
-    notebook.click_mark("kept", 4, "of the games at", "2000 traces: 1.00")
+    notebook.click_mark("kept", 4, "width 4, 2000 traces", "2000 traces: 1.00")
 
     # One hump for two: forward KL covers both, reverse takes a side.
     notebook.run("humps")
