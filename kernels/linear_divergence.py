@@ -51,7 +51,7 @@ from torch import Tensor
 
 from kernels.chosen_tokens import check_temperature
 from kernels.language import cdiv, jit, tl
-from kernels.linear_logprob import SPAN, tile_of_logits
+from kernels.linear_logprob import SPAN, Grid, gradients_by_span, tile_of_logits
 from kernels.operation import (
     KERNEL_DTYPES,
     Cost,
@@ -399,42 +399,29 @@ def launch_backward(
     hidden_ND, weight_VD = student
     (N, D), (V, E) = hidden_ND.shape, teacher[1].shape
     launch = pair_launch(hidden_ND.dtype)
-    buffer = hidden_ND.new_empty((N, SPAN))  # the gradient of one span's logits
-    dhidden_ND = torch.zeros((N, D), dtype=torch.float32, device=hidden_ND.device)
-    dweight_VD = weight_VD.new_empty((V, D))
-    for first in range(0, V, SPAN):
-        span = slice(first, min(first + SPAN, V))
-        entries = span.stop - first
-        grid = (cdiv(N, launch["BLOCK_N"]), cdiv(entries, launch["BLOCK_V"]))
-        if N:  # a GPU refuses a grid of no programs
-            linear_divergence_backward_kernel[grid](
-                *student,
-                *teacher,
-                *rows,
-                buffer,
-                hidden_ND.stride(0),
-                weight_VD.stride(0),
-                teacher[0].stride(0),
-                teacher[1].stride(0),
-                scale,
-                beta,
-                first,
-                N,
-                V,
-                D,
-                E,
-                KIND=kind_of(beta),
-                **launch,
-            )
-        dlogits = buffer[:, :entries]
-        if wanted[0]:
-            dhidden_ND += dlogits @ weight_VD[span]
-        if wanted[1]:
-            torch.mm(dlogits.T, hidden_ND, out=dweight_VD[span])
-    return (
-        dhidden_ND.to(hidden_ND.dtype) if wanted[0] else None,
-        dweight_VD if wanted[1] else None,
-    )
+
+    def gradient_of_logits(grid: Grid, dlogits: Tensor, first: int) -> None:
+        linear_divergence_backward_kernel[grid](
+            *student,
+            *teacher,
+            *rows,
+            dlogits,
+            hidden_ND.stride(0),
+            weight_VD.stride(0),
+            teacher[0].stride(0),
+            teacher[1].stride(0),
+            scale,
+            beta,
+            first,
+            N,
+            V,
+            D,
+            E,
+            KIND=kind_of(beta),
+            **launch,
+        )
+
+    return gradients_by_span(hidden_ND, weight_VD, launch, gradient_of_logits, wanted)
 
 
 class _LinearDivergence(torch.autograd.Function):

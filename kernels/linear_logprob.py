@@ -41,6 +41,7 @@ once, as the products' operand; dh is added up in float32 from rounded products.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -227,6 +228,9 @@ def launch_forward(
     return logp.where(counts, 0.0), entropy.where(counts, 0.0), lse
 
 
+Grid = tuple[int, int]
+
+
 def launch_backward(
     hidden_ND: Tensor,
     weight_VD: Tensor,
@@ -242,29 +246,53 @@ def launch_backward(
     """
     (N, D), V = hidden_ND.shape, len(weight_VD)
     launch = tile_launch(hidden_ND.dtype)
-    buffer = hidden_ND.new_empty((N, SPAN))  # the gradient of one span's logits
+
+    def gradient_of_logits(grid: Grid, dlogits: Tensor, first: int) -> None:
+        linear_logprob_backward_kernel[grid](
+            hidden_ND,
+            weight_VD,
+            targets,
+            *rows,
+            dlogits,
+            hidden_ND.stride(0),
+            weight_VD.stride(0),
+            scale,
+            first,
+            N,
+            V,
+            D,
+            **launch,
+        )
+
+    return gradients_by_span(hidden_ND, weight_VD, launch, gradient_of_logits, wanted)
+
+
+def gradients_by_span(
+    hidden_ND: Tensor,
+    weight_VD: Tensor,
+    launch: Mapping[str, Any],
+    gradient_of_logits: Callable[[Grid, Tensor, int], None],
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """dhidden_ND and dweight_VD, as far as they are wanted, a span at a time.
+
+    Args:
+        hidden_ND, weight_VD: of the layer whose logits have the gradient.
+        launch: the kernel's blocks and SPAN.
+        gradient_of_logits: launches a kernel over a grid. It fills N x SPAN numbers,
+            the gradient of the logits from an entry on, up to the vocabulary's end.
+        wanted: whether each of both is.
+    """
+    (N, D), V, size = hidden_ND.shape, len(weight_VD), launch["SPAN"]
+    buffer = hidden_ND.new_empty((N, size))
     dhidden_ND = torch.zeros((N, D), dtype=torch.float32, device=hidden_ND.device)
     dweight_VD = weight_VD.new_empty((V, D))
-    for first in range(0, V, SPAN):
-        span = slice(first, min(first + SPAN, V))
+    for first in range(0, V, size):
+        span = slice(first, min(first + size, V))
         entries = span.stop - first
-        grid = (cdiv(N, launch["BLOCK_N"]), cdiv(entries, launch["BLOCK_V"]))
         if N:  # a GPU refuses a grid of no programs
-            linear_logprob_backward_kernel[grid](
-                hidden_ND,
-                weight_VD,
-                targets,
-                *rows,
-                buffer,
-                hidden_ND.stride(0),
-                weight_VD.stride(0),
-                scale,
-                first,
-                N,
-                V,
-                D,
-                **launch,
-            )
+            grid = (cdiv(N, launch["BLOCK_N"]), cdiv(entries, launch["BLOCK_V"]))
+            gradient_of_logits(grid, buffer, first)
         dlogits = buffer[:, :entries]
         if wanted[0]:
             dhidden_ND += dlogits @ weight_VD[span]
