@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from labs.lab_07.runs import examined
+from labs.lab_07.teachers import TEACHERS
 from labs.lab_08.plan import PLANS, StudentPlan
 from labs.lab_08.students import ARMS, Course, Student, newborn
 from labs.lab_08.teacher import shipped_teacher
@@ -56,8 +57,8 @@ COUNTS = (60, 250, 1000)
 GRID_WIDTHS, GRID_COUNTS = (4, 8, 16, 32, 64), (60, 125, 250, 500, 2000)
 """Of the grid of sizes and traces; the teacher has width 64."""
 WIDTH_RATES = (2.5e-3, 5e-3, 1e-2, 2e-2)
-"""Every width of the grid has its best one. In a pilot the rate that suits width 32,
-0.02, left width 4 with nothing, and a quarter of it taught width 8 nothing."""
+"""Every width of the grid has its best one: in a pilot the rate that suits width 32,
+0.02, left width 4 with nothing."""
 
 
 def student_row(student: Student, course: Course, scale: Scale) -> Row:
@@ -135,6 +136,14 @@ def best_setting(arm: str) -> int:
 def ways_row(arm: str, seed: int, scale: Scale) -> Row:
     """Each at its best setting."""
     return taught(arm, seed, scale, best_setting(arm))
+
+
+def examples_row(arm: str, seed: int, scale: Scale, *, lr: float) -> Row:
+    """The examples that come before rewards, for the whole budget."""
+    teacher = shipped_teacher(scale).model
+    course = Course(teacher, PLANS[scale], seed, lr=lr)
+    student = Student(*course.from_writer(TEACHERS["hasty"]))
+    return student_row(student, course, scale)
 
 
 def losses_row(arm: str, seed: int, scale: Scale) -> Row:
@@ -355,6 +364,16 @@ EXPERIMENTS = [
         seeds=REPORTING,
         claims=("kd",),
         clocks=("spent",),
+    ),
+    Experiment(
+        lab="08",
+        name="examples",
+        sampled=True,
+        question="What do the examples before rewards teach alone?",
+        run=examples_row,
+        arms=("examples",),
+        seeds=REPORTING,
+        points=[{"lr": lr} for lr in RATES],
     ),
     Experiment(
         lab="08",

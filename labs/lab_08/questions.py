@@ -21,15 +21,17 @@ QUESTIONS = (
     ),
     Question(
         "08.tsquare",
-        "You raise T from 1 to 8 and leave T^2 out. What happens to the training?",
-        "the gradients become up to 64 times smaller",
+        "You raise T from 1 to 8 and leave T^2 out. What happens to the gradients?",
+        "they become up to 64 times smaller",
         {
-            "nothing: T only softens": "It also divides the scores, twice over.",
-            "the gradients become up to 64 times smaller": (
+            "nothing: T only softens": (
+                "It also divides the scores, and so their effect: twice."
+            ),
+            "they become up to 64 times smaller": (
                 "The optimizer may hide it, as Adam divides by their size; a mix with "
                 "labels shows it."
             ),
-            "the gradients become 8 times larger": "Scores were divided by 8.",
+            "they become 8 times larger": "Scores were divided by 8.",
         },
     ),
     Question(

@@ -37,6 +37,7 @@ CLAIMS = ("kd", "kd-device")
 RECORDS = (
     "rates",
     "ways",
+    "examples",
     "scores",
     "losses",
     "size",
@@ -55,8 +56,8 @@ NAMES = {
     "labels": "answers alone",
     "traces": "the teacher's traces",
     "right": "... the right ones",
-    "logits": "... and their scores",
-    "on_policy": "... then own writing",
+    "logits": "right traces' scores",
+    "on_policy": "right ones, own writing",
     "rewards": "examples, then rewards",
     "labels_rl": "answers, then rewards",
 }
@@ -115,6 +116,13 @@ def teacher_line() -> str:
         f"The teacher's own training: {cost / 1e9:,.0f} GFLOPs, {cost / budget:.1f} "
         "times a student's budget."
     )
+
+
+def examples_line() -> str:
+    """What the examples teach without rewards."""
+    rows = rows_of("examples")
+    best = column(pick(rows, lr=best_of(RATES, rows, "lr")), "accuracy")
+    return f"The examples alone, for the whole budget: {words(best)} of the games."
 
 
 def ways_answer(arm: str) -> tuple[float, str]:

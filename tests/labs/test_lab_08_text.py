@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from labs.lab_08 import record_tables as tables
+from labs.lab_08.experiments import RATES, best_rate
 from labs.lab_08.plan import PLANS
 from labs.lab_08.teacher import shipped_teacher
 from labs.lab_08.text import STUDENTS, text_teacher
@@ -114,6 +115,13 @@ def test_how_small_a_student_may_be():
     assert PLANS["cpu"].game.after_SK.numel() == 50
     for traces in (60, 125, 250, 500, 2000):
         assert statistics.median(won(4, traces)) < 0.5
+    chosen = {
+        width: column("width_rates", "accuracy", width=width, lr=best_rate(width))
+        for width in (4, 64)
+    }
+    assert [round(x, 2) for x in sorted(chosen[4])][::2] == [0.2, 0.95]
+    assert [round(x, 2) for x in sorted(chosen[64])][::2] == [0.83, 0.93]
+    assert round(min(won(16, 2000)), 2) == 0.4
     assert max(column("size", "accuracy", arm="labels")) < 0.25
 
 
@@ -148,6 +156,12 @@ def test_tokens_and_scores_of_the_same_traces():
     )
     assert all(a < b for a, b in zip(scores, tokens, strict=True))
     assert scores == [pytest.approx(teacher, abs=0.005)] * 5
+    for lr in RATES:
+        by_arm = [
+            statistics.fmean(column("scores", "accuracy", arm=arm, writing=0.7, lr=lr))
+            for arm in ("right", "logits")
+        ]
+        assert by_arm[0] > by_arm[1], lr
     for arm in ("right", "logits"):
         assert max(column("data", "accuracy", arm=arm, traces=60)) < 0.2
         assert min(column("data", "accuracy", arm=arm, traces=250)) > 0.975
