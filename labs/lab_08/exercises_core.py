@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from labs.lab_08.students import on_policy_loss
 from labsupport.exercise import Exercise, WrongAnswer
 from labsupport.exercise.check import (
+    ChangedInPlace,
     CheckFailed,
     expect_close,
     same_as,
@@ -385,7 +386,7 @@ def expect_kept(
         f"letter of its prompt: {wanted}"
     )
     if given != list(traces):
-        raise CheckFailed("`traces` left as it is", "it changed in place")
+        raise ChangedInPlace("traces")
     if not isinstance(came, list):
         raise CheckFailed(f"{asked}, a list", f"a {type(came).__name__}")
     if came != wanted:

@@ -36,6 +36,16 @@ class CheckFailed(LabError):
         self.came = came
 
 
+class ChangedInPlace(CheckFailed):
+    """An argument was changed. It has no likely cause: the values may be right."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} left as it is",
+            "it was changed in place. Write `x = x / y` for `x /= y`",
+        )
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The outcome of a check, ready to be shown."""
@@ -127,7 +137,7 @@ def same_as(
                 _names(ours, arguments), given, theirs, strict=True
             ):
                 if isinstance(mine, torch.Tensor) and not _unchanged(mine, left):
-                    raise CheckFailed(f"{name} left as it is", "it changed in place")
+                    raise ChangedInPlace(name)
 
     return check
 
@@ -177,6 +187,8 @@ def run_checks(exercise: Exercise, candidate: Callable[..., Any]) -> Verdict:
             check(_refuse_none(candidate))
     except CheckFailed as failure:
         what = f"Asked: {failure.asked}.\nYours: {failure.came}."
+        if isinstance(failure, ChangedInPlace):
+            return Verdict("failed", f"Failed at: {step}.\n{what}", step)
     except Exception as error:
         if is_stub(error):
             return Verdict("unsolved", "Not attempted yet.")
@@ -277,7 +289,7 @@ def _gradients(
     except RuntimeError as error:
         if "in-place" not in str(error):
             raise
-        raise CheckFailed("inputs left as they are", "one changed in place") from None
+        raise ChangedInPlace("an input") from None
     several = output if isinstance(output, tuple) else (output,)
     smooth = [part for part in several if part.requires_grad]
     if not smooth:

@@ -39,6 +39,14 @@ def test_the_lab(open_notebook: Callable[[Path], NotebookPage], labs_home: Path)
     check = notebook.cell("soft-check").locator(".labs-check")
     expect(check).to_contain_text("the factor T^2 is missing")
 
+    # Where they disagree: at the answer the student of answers guesses.
+    for cell_id in ("reject", "right", "disagree"):
+        notebook.run(cell_id)
+    apart = notebook.cell("disagree").locator(".labs-state")
+    expect(apart).to_contain_text("At place 1 (")
+    notebook.move_slider("disagree", steps=1, number=1)
+    expect(apart).to_contain_text("At place 2 (")
+
     # Sizes and traces: by slider, and by a click on a mark.
     notebook.run("kept")
     kept = notebook.cell("kept").locator(".labs-state")

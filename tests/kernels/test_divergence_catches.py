@@ -320,11 +320,6 @@ MISTAKES = {
         in_spans, "v = first + column.to(tl.int64)", "v = column.to(tl.int64)",
         check_gradients, SPANS, GRADIENT,
     ),
-    "dhidden is that of the last span": Mistake(
-        in_spans, "dhidden_ND += dlogits @ weight_VD[span]",
-        "dhidden_ND.copy_(dlogits @ weight_VD[span])",
-        check_gradients, SPANS, GRADIENT,
-    ),
     "rows beyond the last one are stored": Mistake(
         in_spans, "tl.store(at, dx * scale, mask=in_n[:, None] & in_v[None, :])",
         "tl.store(at, dx * scale, mask=in_v[None, :])",

@@ -111,7 +111,11 @@ def act_as_rank(
 
 
 def time_gather(x: torch.Tensor) -> float:
-    """Seconds until rank 0 has every rank's x: the best of the repeats."""
+    """Seconds until rank 0 has every rank's x: the best of the repeats.
+
+    From the first rank's start, on the clock that all processes share: a rank that
+    leaves the barrier late would measure a part only.
+    """
     mine = dist.get_rank() == 0
     into = [torch.empty_like(x) for _ in range(dist.get_world_size())] if mine else None
     seconds = []
@@ -120,7 +124,10 @@ def time_gather(x: torch.Tensor) -> float:
         start = time.perf_counter()
         dist.gather(x, into)
         dist.barrier()
-        seconds.append(time.perf_counter() - start)
+        end = torch.tensor(time.perf_counter(), dtype=torch.float64)
+        first = torch.tensor(start, dtype=torch.float64)
+        dist.all_reduce(first, op=dist.ReduceOp.MIN)
+        seconds.append((end - first).item())
     return min(seconds)
 
 
