@@ -488,7 +488,7 @@ KERNEL = Exercise(
             "what was added up is not shrunk",
             apart_not_shrunk,
             "the weighed sum of an earlier block stands as it was, though the "
-            "maximum has grown since: multiply it by `shrink`, as the sum of "
+            "maximum has grown since: multiply it by exp(old - new), as the sum of "
             "exponentials.",
             2,
         ),

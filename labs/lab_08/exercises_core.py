@@ -543,6 +543,16 @@ REJECT = Exercise(
         ("not too many of a prompt", not_too_many),
         ("all of it", all_of_it),
     ),
+    otherwise={
+        "each text once": (
+            "a pair comes back twice, or a new one is missing.",
+            2,
+        ),
+        "not too many of a prompt": (
+            "something else is counted than what was kept of this prompt.",
+            3,
+        ),
+    },
     probes=keep_probes,
     wrong=(
         WrongAnswer(
@@ -777,6 +787,16 @@ def _the_prompt_alone(student, teacher, prompts_BT, write, divergence):
     )
 
 
+def _shifted(student, teacher, prompts_BT, write, divergence):
+    return on_policy_loss(
+        student,
+        teacher,
+        prompts_BT,
+        write,
+        lambda s, t, mask: divergence(s[:, :-1], t[:, :-1], mask[:, 1:]),
+    )
+
+
 def _probabilities(student, teacher, prompts_BT, write, divergence):
     return on_policy_loss(
         student,
@@ -879,6 +899,13 @@ ON_POLICY = Exercise(
             2,
         ),
         WrongAnswer(
+            "the mask is shifted",
+            _shifted,
+            "the mask is shifted by a token. It says of each place whether what comes "
+            "next was written, as the scores are of what comes next: shift nothing.",
+            2,
+        ),
+        WrongAnswer(
             "probabilities",
             _probabilities,
             "`divergence` got probabilities. It takes scores and makes the softmax "
@@ -937,7 +964,7 @@ ON_POLICY = Exercise(
     hints=(
         "Who writes? `write` takes a model and prompts, and returns two tensors.",
         "Both models read the same tokens. `divergence` takes the student's scores, "
-        "the teacher's, and the mask, in this order.",
+        "the teacher's, and the mask, in this order. All as they are: shift nothing.",
         "What is written, and what the teacher says, are made under `torch.no_grad()`. "
         "The student's scores come after it, outside.",
     ),

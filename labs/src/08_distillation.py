@@ -123,7 +123,7 @@ lab.reveal(
 # too many for one look (lab 06). The answers do not say how they were found. The teacher
 # does, token by token.
 #
-# ## What a teacher says
+# ## What a teacher says (15 – 40 min)
 #
 # At every place the teacher has a **score** for each token of the vocabulary (a logit). Softmax makes
 # probabilities of scores, and a **temperature** $T$ softens them. The student can learn the
@@ -265,7 +265,7 @@ for most in (1, 2):
 lab.predict(
     "right",
     "The student learns 2,000 traces of the teacher, the wrong ones thrown "
-    "out. It costs what the answers cost. It wins ...",
+    "out, for as many FLOPs as the answers took. It wins ...",
     [
         "about half",
         "nearly as many games as the teacher",
@@ -333,9 +333,9 @@ print("\n".join(record.data_lines()))
 #
 # `write(student, prompts_BT)` returns `tokens_BS`, B prompts with what the student wrote
 # behind them, S tokens each, and `mask_BS`: true where the *next* token is one that it wrote.
-# `divergence(student_BSV, teacher_BSV, mask_BS)` compares scores where the mask is true.
-# Return its value, with a gradient to the student alone: what was written is taken as given,
-# and the teacher learns nothing.
+# `divergence(student_BSV, teacher_BSV, mask_BS)` compares scores where the mask is true; the
+# mask lines up with the scores as they are. Return its value, with a gradient to the student
+# alone: what was written is taken as given, and the teacher learns nothing.
 
 
 # %% id="policy" tags=["nbval-ignore-output"]
@@ -355,10 +355,10 @@ lab.check("8.3")
 lab.hints("8.3")
 
 # %% [markdown] id="disagree-text"
-# Train so: half of the budget goes to right traces, now written at temperature 1; for the
-# rest the student writes, and your function makes the loss of $\text{KL}(q \,\|\, p)$, the
-# **reverse** of the one above. (Does yours win far fewer games than with traces?
-# How often that happens, the table of seven ways will say.)
+# Train so: half of the budget goes to right traces, now written at temperature 1 (as
+# recorded); for the rest the student writes, and your function makes the loss of
+# $\text{KL}(q \,\|\, p)$, the **reverse** of the one above. (Does yours win far fewer games
+# than with traces? How often that happens, the table of seven ways will say.)
 
 # %% id="own" tags=["nbval-ignore-output"]
 by_own = best_course("on_policy", *given).on_policy(step=on_policy_loss)
@@ -449,7 +449,7 @@ answer, sentence = record.few_answer()
 lab.reveal("few", answer=answer, sentence=sentence)
 
 # %% [markdown] id="kept-text"
-# Move both sliders, or click on a mark. Try this:
+# *Why was I wrong?* The third question leads there. Move both sliders, or click on a mark:
 # 1. With 2,000 traces: which widths keep all that the teacher can do?
 # 2. From 250 down to 60 traces: who falls first, the wide ones or the narrow ones?
 # 3. Two reasons could be behind it. Which, and how would you tell them apart?
@@ -463,8 +463,8 @@ lab.reveal("few", answer=answer, sentence=sentence)
 #    0.93; and width 16 once won only 0.40.
 # 2. The wide ones. From 60 traces width 8 still wins 0.98, though not with every seed, and
 #    all others less than a guess.
-# 3. A narrow student has more updates for the same FLOPs: some 14,700 at width 8, 1,070 at
-#    width 32, 270 at width 64. And a wide one has more room to learn sixty texts by heart.
+# 3. A narrow student has more updates for the same FLOPs: some 14,700 at width 8, 4,000
+#    at 16, 1,070 at 32, 270 at 64. And a wide one has more room to learn sixty texts by heart.
 #    Give the wide ones as many updates; that is recorded, too:
 #
 # </details>
@@ -474,11 +474,11 @@ print("\n".join(record.longer_lines()))
 print(record.size_line())
 
 # %% [markdown] id="longer-after"
-# **With 2,000 traces a wide student lacks updates; with 60, they are about half of it.** With
-# four times the FLOPs width 64 wins all games. With fourteen times, width 32 wins half of its
-# games from 60 traces, where it won fewer than a guess. Width 8, with as many updates, wins
-# 0.98 with two seeds of three: the rest may be room for learning by heart, which three seeds
-# do not decide. And answers alone (the last line) teach no width from 8 to 48.
+# **With 2,000 traces a wide student lacks updates.** With four times the FLOPs width 64 wins
+# all games. **With 60 traces they are a part of it:** fourteen times the FLOPs lift width 32
+# from 0.16 to 0.57, still short of width 8's 0.98 with as many updates. The rest may be room
+# for learning by heart; three seeds, of which width 8 failed with one, do not decide it. And
+# answers alone (the last line) teach no width from 8 to 48.
 #
 # ## On this machine
 #
@@ -631,9 +631,9 @@ humps_explorer().show()
 # M = \beta p + (1 - \beta) q$$
 #
 # ([GKD](https://arxiv.org/abs/2306.13649), section 2). It is never larger than $\log 2$
-# for $\beta = 1/2$. At $\beta = 0$ and 1 it is 0; divided by $\beta$, or by $1 - \beta$, it
-# goes to $\text{KL}(p \| q)$ and $\text{KL}(q \| p)$ there, which is what the course's loss
-# takes at the ends. Both arguments are log-probs, $N \times V$. Return a number for each
+# for $\beta = 1/2$. Here $\beta$ lies between 0 and 1; the course's loss takes at the ends
+# what $D_\beta / \beta$ and $D_\beta / (1 - \beta)$ go to, $\text{KL}(p \| q)$ and
+# $\text{KL}(q \| p)$. Both arguments are log-probs, $N \times V$. Return a number for each
 # row; it has to hold for probabilities of $e^{-200}$, too.
 
 
@@ -756,9 +756,9 @@ print(f"all students end alike: {same}")
 # with the largest score so far taken away; when a later block has a larger one, what was
 # added up **shrinks** by $e^{\text{old} - \text{new}}$.
 #
-# A program has a row. The student's log-sum-exp (lse) is given. Do the teacher's part: its
-# maximum `top_t`, the sum of exponentials `sum_t`, and `apart`, the sum of $e^{t - top_t} (t
-# - s)$.
+# A program has a row. The lines for the student's log-sum-exp (lse) are written. Write the
+# teacher's part: its maximum `top_t`, the sum of exponentials `sum_t`, and `apart`, the sum of
+# $e^{t - top_t} (t - s)$.
 
 # %% id="kernel-setup" tags=["nbval-ignore-output"]
 import kernels
