@@ -386,7 +386,7 @@ def expect_kept(
         f"letter of its prompt: {wanted}"
     )
     if given != list(traces):
-        raise ChangedInPlace("traces")
+        raise ChangedInPlace("traces", "Append to a list of your own")
     if not isinstance(came, list):
         raise CheckFailed(f"{asked}, a list", f"a {type(came).__name__}")
     if came != wanted:

@@ -79,8 +79,8 @@ print(sentence)
 # On the left the **prompt**: the ball begins under C, then the swaps. On the right what
 # the **teacher** writes, its **trace**: after each swap where the ball is, then `=`, the
 # answer, and a token that ends the text. A **verifier**, a function that plays the game
-# itself, says whether the answer is right. The teacher learned this from a program's examples and a verifier's
-# rewards (lab 07). A guess is right in a fifth of all games.
+# itself, says whether the answer is right. The teacher learned this from a program's
+# examples and a verifier's rewards (lab 07). A guess is right in a fifth of all games.
 #
 # The **student** is smaller. It has to learn the same game. The simplest way: a list of
 # games with their right answers, `= D EOS`, as many as it can read.
@@ -125,9 +125,9 @@ lab.reveal(
 #
 # ## What a teacher says (15 – 40 min)
 #
-# At every place the teacher has a **score** for each token of the vocabulary (a logit). Softmax makes
-# probabilities of scores, and a **temperature** $T$ softens them. The student can learn the
-# token that was written, or all of the probabilities
+# At every place the teacher has a **score** for each token of the vocabulary (a logit).
+# Softmax makes probabilities of scores, and a **temperature** $T$ softens them. The student
+# can learn the token that was written, or all of the probabilities
 # ([Hinton et al. 2015](https://arxiv.org/abs/1503.02531)):
 #
 # $$p = \text{softmax}(t / T), \qquad q = \text{softmax}(s / T), \qquad

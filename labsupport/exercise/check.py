@@ -39,11 +39,8 @@ class CheckFailed(LabError):
 class ChangedInPlace(CheckFailed):
     """An argument was changed. It has no likely cause: the values may be right."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"{name} left as it is",
-            "it was changed in place. Write `x = x / y` for `x /= y`",
-        )
+    def __init__(self, name: str, cure: str = "Write `x = x / y` for `x /= y`") -> None:
+        super().__init__(f"{name} left as it is", f"it was changed in place. {cure}")
 
 
 @dataclass(frozen=True)

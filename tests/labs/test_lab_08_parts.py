@@ -316,6 +316,7 @@ def test_what_comes_back_of_rejection_is_a_list_of_the_pairs_given():
         return traces
 
     assert "traces left as it is" in said(spoils)
+    assert "Append to a list of your own" in said(spoils)
     assert "Yours: a set" in said(lambda *a: set(keep_right(*a)))
     assert "Yours: a generator" in said(lambda *a: (x for x in keep_right(*a)))
     lists = said(lambda *a: [list(x) for x in keep_right(*a)])
